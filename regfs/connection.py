@@ -1,0 +1,33 @@
+"""A connection: one registry that the user named, and how to reach it. No secret is ever in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One registry of the user's: what the config, the sign-in or the command line say about it.
+
+    ``address`` is as the provider normalised it (``localhost:5000``, ``host/prefix``, ``oci:/path``).
+    ``namespaces`` are shown where the registry refuses to list; ``only`` fences it: globs of repository names
+    (empty: everything). ``allow_hosts`` are hosts that redirects, realms and pages may lead to although they are
+    private. ``tag_delete`` "native" forbids the throw-away way of deleting a tag. ``options`` are the provider's own.
+    """
+
+    name: str
+    address: str
+    provider: str = "generic"
+    auth: str = "challenge"
+    username: str = ""
+    insecure: bool = False
+    ca: Path | None = None
+    namespaces: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    tag_delete: Literal["auto", "native"] = "auto"
+    options: tuple[tuple[str, str], ...] = ()
+    generation: str = ""
+    """Changes with every `regfs login`, so that a running mount knows to ask for credentials anew."""

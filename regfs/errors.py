@@ -1,0 +1,207 @@
+"""Everything that can go wrong, as one small hierarchy.
+
+No errno here: ``regfs.fuse.errnos`` maps every leaf to one, and ``regfs.advice``
+says what a person can do next.
+
+RegfsError
+├── NotFound                    there is no such name, tag, repository or digest
+├── AccessDenied
+│   ├── NotSignedIn             401: no credentials, or credentials that are not taken
+│   ├── Forbidden               403: signed in, but not allowed
+│   └── ListingRefused          the registry does not let this caller list what it holds
+├── ReadOnly                    the mount is read-only
+├── Unsupported                 this registry, or this version of regfs, has no such thing
+├── Refused                     possible in principle, not permitted here
+│   └── DeletionDisabled        the registry's deletion switch is off
+├── Moved                       the tag points elsewhere than the user saw
+├── Overloaded                  too many calls already wait on this registry
+├── RateLimited                 429, after the retries
+├── DigestMismatch              bytes that are not what their digest says
+├── TooLarge                    over a limit of ours
+├── DeadlineExceeded            no answer in time
+├── Unreachable
+│   ├── UnknownHost             the name does not resolve
+│   ├── ConnectionFailed        refused, reset, no route
+│   └── TlsFailed               certificate or handshake
+├── BadReply                    anything else that the registry did wrong
+│   ├── NotARegistry            something answers there, but it speaks no registry protocol
+│   ├── PagingLoop              a listing that does not end
+│   ├── UnsafeTarget            a redirect, realm or next page we will not follow
+│   └── ServerFailed            5xx, after the retries
+├── FileError                   what a filesystem says about its own names
+│   ├── NotEmpty
+│   ├── IsADirectory
+│   ├── NotADirectory
+│   ├── NoSuchAttribute         an extended attribute in `user.` that is not there
+│   └── AttributeUnsupported    an extended attribute outside `user.`
+├── CredentialError             a credential source failed (having none is no failure)
+├── ConfigError                 a setting that cannot be used
+├── PluginError                 a plugin that cannot be used
+└── MountError                  a folder that cannot be mounted on
+"""
+
+from __future__ import annotations
+
+
+class RegfsError(Exception):
+    """Base of all errors of regfs.
+
+    ``message`` is a fact in one line. ``registry`` is the host (or path) it happened on,
+    ``words`` the registry's own words, where it had any: untrusted text, already shortened.
+    """
+
+    def __init__(self, message: str, *, registry: str = "", words: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.registry = registry
+        self.words = words
+
+    def __str__(self) -> str:
+        said = f' (the registry said: "{self.words}")' if self.words else ""
+        return f"{self.message}{said}"
+
+
+class NotFound(RegfsError):
+    """There is no such name, tag, repository or digest."""
+
+
+class AccessDenied(RegfsError):
+    """The registry does not let this caller do that."""
+
+
+class NotSignedIn(AccessDenied):
+    """401: there are no credentials, or the registry does not take them."""
+
+
+class Forbidden(AccessDenied):
+    """403: the credentials are good, and do not allow this."""
+
+
+class ListingRefused(AccessDenied):
+    """The registry does not say what it holds; names that are known still resolve."""
+
+
+class ReadOnly(RegfsError):
+    """The mount is read-only."""
+
+
+class Unsupported(RegfsError):
+    """This registry, or this version of regfs, has no such thing."""
+
+
+class Refused(RegfsError):
+    """Possible in principle, and not permitted here."""
+
+
+class DeletionDisabled(Refused):
+    """The registry has its deletion switch off; ``setting`` names the switch."""
+
+    def __init__(self, message: str, *, setting: str, registry: str = "", words: str = "") -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.setting = setting
+
+
+class Moved(RegfsError):
+    """The tag points elsewhere than the user saw."""
+
+
+class Overloaded(RegfsError):
+    """Too many calls already wait on this registry."""
+
+
+class RateLimited(RegfsError):
+    """429, after the retries. ``retry_after`` is in seconds, where the registry said so."""
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, registry: str = "", words: str = ""
+    ) -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.retry_after = retry_after
+
+
+class DigestMismatch(RegfsError):
+    """Bytes that are not what their digest says."""
+
+
+class TooLarge(RegfsError):
+    """Over a limit of ours."""
+
+
+class DeadlineExceeded(RegfsError):
+    """No answer in time."""
+
+
+class Unreachable(RegfsError):
+    """Nothing answers there."""
+
+
+class UnknownHost(Unreachable):
+    """The name does not resolve."""
+
+
+class ConnectionFailed(Unreachable):
+    """Refused, reset, closed early, no route."""
+
+
+class TlsFailed(Unreachable):
+    """The certificate or the handshake is not acceptable."""
+
+
+class BadReply(RegfsError):
+    """Anything else that the registry did wrong."""
+
+
+class NotARegistry(BadReply):
+    """Something answers there, and it speaks no registry protocol."""
+
+
+class PagingLoop(BadReply):
+    """A listing that does not end."""
+
+
+class UnsafeTarget(BadReply):
+    """A redirect, realm or next page that is not followed."""
+
+
+class ServerFailed(BadReply):
+    """5xx, after the retries."""
+
+
+class FileError(RegfsError):
+    """What a filesystem says about its own names."""
+
+
+class NotEmpty(FileError):
+    """rmdir of a folder that still holds something."""
+
+
+class IsADirectory(FileError):
+    """A folder where a file is needed."""
+
+
+class NotADirectory(FileError):
+    """A file where a folder is needed."""
+
+
+class NoSuchAttribute(FileError):
+    """An extended attribute in ``user.`` that is not there."""
+
+
+class AttributeUnsupported(FileError):
+    """An extended attribute outside ``user.``."""
+
+
+class CredentialError(RegfsError):
+    """A credential source failed. Having no credential is no failure."""
+
+
+class ConfigError(RegfsError):
+    """A setting that cannot be used."""
+
+
+class PluginError(RegfsError):
+    """A plugin that cannot be used."""
+
+
+class MountError(RegfsError):
+    """A folder that cannot be mounted on; the message says how to mend it."""

@@ -1,0 +1,385 @@
+"""The contracts between the rooms: what a provider, an auth method, a store and a clock must do.
+
+A `Source` is small and required; whatever else a registry can do is a capability that the tree asks for by its
+class, and that a Source hands out or not. The tree never asks which registry it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+from regfs.connection import Connection
+from regfs.digest import Digest
+from regfs.manifest import Descriptor
+from regfs.reference import TagOrDigest
+
+if TYPE_CHECKING:
+    import httpx
+
+C = TypeVar("C")
+
+
+# ── what a registry holds ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class TagFacts:
+    """What a listing says about a tag without a further request; None where it does not."""
+
+    digest: Digest | None = None
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """One page of a repository's tags, in the registry's order. Names need not be grammatical: the tree drops those."""
+
+    names: Sequence[str]
+    facts: Mapping[str, TagFacts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RawManifest:
+    """A manifest as it arrived. The tree verifies and parses it; ``claimed`` is the digest the registry gave, if any."""
+
+    raw: bytes
+    media_type: str
+    claimed: Digest | None = None
+
+
+class Source(Protocol):
+    """One registry, by whatever protocol. All names are plain text as in a reference; errors are `regfs.errors`.
+
+    Any method may raise NotSignedIn, Forbidden, RateLimited, DeadlineExceeded, Unreachable, BadReply.
+    A Source holds no cache and no state that a caller could see: two calls ask twice.
+    """
+
+    @property
+    def name(self) -> str:
+        """How messages call it, and what stands before the repository in a reference: ``localhost:5000``, ``host/prefix``."""
+        ...
+
+    async def check(self) -> None:
+        """Ask the registry, as cheaply as can be, whether it answers this caller. Raises as said above, and NotARegistry."""
+        ...
+
+    def tags(self, repository: str) -> AsyncIterator[TagPage]:
+        """The tags of a repository, page by page. Raises NotFound where there is no such repository."""
+        ...
+
+    async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        """A manifest's bytes (at most 4 MiB: TooLarge). Raises NotFound where there is none."""
+        ...
+
+    def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes ``start`` to ``end`` (exclusive; None: to the blob's end) as they arrive, unverified.
+
+        The range never reaches past ``descriptor.size``. Raises NotFound on entering where there is no such blob.
+        """
+        ...
+
+    def capability(self, kind: type[C], repository: str | None = None) -> C | None:
+        """What this Source can do beyond the required, as an object of class ``kind``, or None.
+
+        ``repository`` names the repository it is for, where that matters.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections. Calls under way may fail."""
+        ...
+
+
+class Answer(Enum):
+    """Whether something can be done: known, or unknown until tried."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Cost(Enum):
+    """What a fact about each tag of a listing costs."""
+
+    FREE = "free"
+    REQUEST_PER_TAG = "one request a tag"
+    ABSENT = "absent"
+
+
+@runtime_checkable
+class ListsRepositories(Protocol):
+    """Capability: says which repositories there are."""
+
+    def repositories(self) -> AsyncIterator[Sequence[str]]:
+        """All repositories, page by page, in any order. Raises ListingRefused where this caller may not list them."""
+        ...
+
+
+@runtime_checkable
+class ResolvesTags(Protocol):
+    """Capability: says where a tag points without giving the manifest (HEAD)."""
+
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        """The tag's manifest as a descriptor. Raises NotFound."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """Capability: getting a manifest counts against a quota, so nothing is fetched ahead, and HEAD comes first."""
+
+    def quota(self) -> Mapping[str, int]:
+        """What is known of the quota: ``limit``, ``remaining``, ``window`` (seconds); empty where nothing is yet."""
+        ...
+
+
+@runtime_checkable
+class DatesTags(Protocol):
+    """Capability: knows when tags were made or pushed."""
+
+    @property
+    def cost(self) -> Cost:
+        """What a date costs. FREE dates come with `TagPage.facts`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How a tag was deleted: ``way`` is for the log ("the registry's tag deletion", "a throw-away index")."""
+
+    way: str
+
+
+@runtime_checkable
+class DeletesTags(Protocol):
+    """Capability: deletes one tag, and nothing else: not its digest, not its siblings."""
+
+    def can_delete(self) -> Answer:
+        """Whether this instance, repository and token allow it."""
+        ...
+
+    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
+        """Delete that tag. ``seen`` is the digest the user saw, where known: Moved if the tag no longer has it.
+
+        Raises NotFound, DeletionDisabled, Refused, Moved. Whatever it raises, the tag is then as it was, or gone.
+        """
+        ...
+
+
+@runtime_checkable
+class DeletesRepositories(Protocol):
+    """Capability: removes an empty repository from the registry."""
+
+    async def delete_repository(self, repository: str) -> None:
+        """Remove a repository that has no tags. Raises NotFound, Refused."""
+        ...
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """Capability: an earlier daemon may have been killed in the middle of a write."""
+
+    async def recover(self) -> Sequence[str]:
+        """Finish or undo what an earlier daemon left half done; a line for each thing done. Must be safe to repeat."""
+        ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Capability: counts what it asked of the registry."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Counters since the start, by name (``requests``, ``retries``, ``errors``, ``token_requests``, ``bytes``)."""
+        ...
+
+
+# ── providers ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One thing that a sign-in asks for. A ``secret`` is read without echo and never stored in a config."""
+
+    name: str
+    label: str
+    secret: bool = False
+    required: bool = True
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A provider's word that an address is its own: normalised, split from the path behind it, and how sure it is.
+
+    ``confidence``: 100 its own host names, 10 anything that might be. ``rest`` is what follows the registry's
+    address in a path such as ``localhost:5000/team/app``: without a slash at either end.
+    """
+
+    address: str
+    rest: str = ""
+    confidence: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPolicy:
+    """How requests are sent, whoever sends them. Times in seconds."""
+
+    user_agent: str
+    call_deadline: float = 30.0
+    stall_deadline: float = 30.0
+    max_requests: int = 16
+    retries: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the daemon gives to a provider so that it can build a Source for one connection."""
+
+    auth: httpx.Auth | None
+    http: HttpPolicy
+    clock: Clock
+    state_dir: Path
+    """A folder of this connection's own, for journals; it may not exist yet."""
+
+
+class Provider(Protocol):
+    """A kind of registry. Found by the entry-point group ``regfs.providers``; made without arguments."""
+
+    name: str
+    """As in ``--provider NAME``; one lower-case word."""
+    title: str
+    """As a person would call it."""
+    default_auth: str
+    """The auth method that it uses where the user names none."""
+    many: bool
+    """Whether more than one connection may exist."""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What its sign-in needs beyond what the auth method asks for."""
+        ...
+
+    def claim(self, address: str) -> Claim | None:
+        """Whether ``address`` (which may have a path behind it) can be of this kind. ValueError: malformed, with the reason."""
+        ...
+
+    async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:
+        """The registries that the connection yields, by folder name; a single one bears the name ``""``.
+
+        Makes no request where the answer is known without one.
+        """
+        ...
+
+
+# ── sign-in ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class CredentialKind(Enum):
+    """What a secret is."""
+
+    PASSWORD = "password"
+    IDENTITY_TOKEN = "identity token"
+    REGISTRY_TOKEN = "registry token"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user name and a secret. ``origin`` says where it came from, for people. The secret is in no repr."""
+
+    username: str
+    secret: str = field(repr=False)
+    kind: CredentialKind = CredentialKind.PASSWORD
+    origin: str = ""
+
+
+class CredentialSource(Protocol):
+    """One place where credentials are kept."""
+
+    @property
+    def name(self) -> str:
+        """How people call it: ``keyring``, ``~/.docker/config.json``."""
+        ...
+
+    async def get(self, connection: Connection) -> Credential | None:
+        """The credential for a connection; None: has none. CredentialError: could not say."""
+        ...
+
+
+@runtime_checkable
+class KeepsCredentials(Protocol):
+    """A credential source that one can write to."""
+
+    async def store(self, connection: Connection, credential: Credential) -> None:
+        """Keep it, in place of an older one. Raises CredentialError."""
+        ...
+
+    async def erase(self, connection: Connection) -> bool:
+        """Forget it; False where there was none. Raises CredentialError."""
+        ...
+
+
+class Keychain(Protocol):
+    """Where credentials come from, in order; the first source that has one wins."""
+
+    async def get(self, connection: Connection) -> Credential | None:
+        """The first credential found. CredentialError only where none was found and a source failed."""
+        ...
+
+
+class AuthMethod(Protocol):
+    """A way of signing in. Found by the entry-point group ``regfs.auth``; made without arguments."""
+
+    name: str
+    title: str
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What it asks a person for; none: nothing."""
+        ...
+
+    def flow(self, connection: Connection, keychain: Keychain) -> httpx.Auth | None:
+        """The flow that signs the connection's requests: yields requests, receives responses. None: sends nothing."""
+        ...
+
+    def credential(self, answers: Mapping[str, str]) -> Credential | None:
+        """The credential to keep, from what a person answered; None: there is nothing to keep. Raises CredentialError."""
+        ...
+
+    def for_docker(self, credential: Credential) -> tuple[str, str] | None:
+        """User name and secret as Docker's credential protocol spells them (``<token>`` for an identity token), or None."""
+        ...
+
+
+# ── around them ──────────────────────────────────────────────────────────────────────────────────
+
+
+class ContentStore(Protocol):
+    """Verified content by digest. What is put is already verified; what is got needs no check."""
+
+    async def get(self, digest: Digest) -> bytes | None:
+        """The whole content, or None."""
+        ...
+
+    async def put(self, digest: Digest, data: bytes) -> None:
+        """Keep it, if there is room. Never raises for want of room."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can set it."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, never going back."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+        ...

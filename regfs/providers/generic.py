@@ -1,0 +1,83 @@
+"""Any registry that speaks the Docker V2 / OCI distribution protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from regfs.ports import Claim, Field
+from regfs.reference import Address
+
+if TYPE_CHECKING:
+    from regfs.connection import Connection
+    from regfs.ports import Source, Tools
+    from regfs.registry.client import Client
+
+_OTHER_SCHEME: Final = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*:(?![0-9])", re.IGNORECASE)
+"""``oci:/path``: another provider's spelling, where ``localhost:5000`` is ours."""
+
+
+class GenericProvider:
+    """A V2 registry at ``host[:port][/prefix]``.
+
+    A registry that differs little is a subclass: it names itself and its `hosts`, and overrides `source` where its
+    requests or replies differ.
+    """
+
+    name = "generic"
+    title = "Docker V2 / OCI registry"
+    default_auth = "challenge"
+    many = True
+
+    hosts: Sequence[str] = ()
+    """Host names that are surely of this kind; ``*.example.com`` stands for all below it. Empty: any host may be."""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """Nothing beyond what the auth method asks for."""
+        return ()
+
+    def claim(self, address: str) -> Claim | None:
+        """Take ``host[:port]`` and leave the path: where a prefix ends, only an existing connection can say.
+
+        None: another provider's spelling, or none of `hosts`. ValueError: malformed, with the reason.
+        """
+        if _OTHER_SCHEME.match(address.strip()):
+            return None
+        parsed = Address.parse(address)
+        known = any(_matches(parsed.host, pattern) for pattern in self.hosts)
+        if self.hosts and not known:
+            return None
+        return Claim(_authority(parsed), parsed.prefix, 100 if known else 10)
+
+    async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:
+        """One registry: the connection itself. Makes no request."""
+        from regfs.registry.client import Client
+
+        return {"": self.source(connection, Client(connection, tools.http, tools.auth), tools)}
+
+    def source(self, connection: Connection, client: Client, tools: Tools) -> Source:
+        """The Source for a connection: what a subclass replaces where its registry differs from plain V2."""
+        from regfs.registry.journal import Journal
+        from regfs.registry.v2 import V2Source
+
+        journal = Journal(tools.state_dir)
+        return V2Source(connection.address, client, journal, tag_delete=connection.tag_delete)
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:])
+    return host == pattern
+
+
+def _authority(address: Address) -> str:
+    """``host[:port]``: https's own port goes without saying, http's has to be said once the scheme is dropped."""
+    port = address.port
+    if address.scheme == "http":
+        port = port or (None if address.is_loopback else 80)
+    elif port == 443:
+        port = None
+    return replace(address, port=port, prefix="").authority

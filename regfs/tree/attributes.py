@@ -1,0 +1,52 @@
+"""What the filesystem says about its names, in its own words: no struct of FUSE in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What a name is."""
+
+    FOLDER = "folder"
+    FILE = "file"
+    LINK = "link"
+
+
+@dataclass(slots=True)
+class Attributes:
+    """One name's attributes. ``mode``: permission bits only; times in nanoseconds since 1970; timeouts in seconds."""
+
+    ino: int
+    kind: Kind
+    mode: int
+    size: int
+    time_ns: int
+    entry_timeout: float
+    attr_timeout: float
+
+
+@dataclass(slots=True)
+class DirEntry:
+    """One entry of a folder being read; ``next`` is the position behind it."""
+
+    name: bytes
+    attributes: Attributes
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An open file. ``direct_io``: reads reach the filesystem as they are; ``keep_cache``: the pages of an earlier open are still right."""
+
+    handle: int
+    direct_io: bool
+    keep_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statfs:
+    """What ``df`` shows: nothing is free, since nothing can be written by size."""
+
+    files: int

@@ -1,0 +1,99 @@
+"""What this mount has deleted, and for how long its names go on resolving.
+
+Recursive removers look at a folder again after they have emptied it, so a name must not vanish at once: a deleted
+tag is a tombstone for a while, and an emptied repository or namespace an empty folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from regfs.ports import Clock
+from regfs.tree.taglists import TagList
+
+LINGER = 60.0
+"""Seconds for which a tombstone or an emptied folder still resolves."""
+
+
+@dataclass(slots=True)
+class Tombstone:
+    """A deleted tag: the names that are still to be found in its folder."""
+
+    names: dict[str, None]
+    died: float
+    ended: bool = False
+
+
+class Graves:
+    """The deletions of one registry. Pure: it asks the clock and nothing else."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tags: dict[str, dict[str, Tombstone]] = {}
+        self._hidden: dict[str, float] = {}
+        self._lingering: dict[str, float] = {}
+
+    def bury(self, repository: str, tag: str, names: Iterable[str]) -> None:
+        """A tag was deleted just now; ``names`` are to be found in its folder until they are removed too."""
+        self._tags.setdefault(repository, {})[tag] = Tombstone(dict.fromkeys(names), self._clock.monotonic())
+
+    def tombstone(self, repository: str, tag: str) -> Tombstone | None:
+        """The tombstone of a tag that still resolves."""
+        grave = self._tags.get(repository, {}).get(tag)
+        if grave is None or grave.ended or self._clock.monotonic() - grave.died > LINGER:
+            return None
+        return grave
+
+    def end(self, repository: str, tag: str) -> None:
+        """The tombstone's folder was removed: the name is gone."""
+        grave = self._tags.get(repository, {}).get(tag)
+        if grave is not None:
+            grave.ended = True
+
+    def revive(self, repository: str, tag: str) -> None:
+        """The tag is there again."""
+        self._tags.get(repository, {}).pop(tag, None)
+
+    def is_dead(self, repository: str, tag: str, asked: float) -> bool:
+        """Say whether what the registry said at ``asked`` about a tag is older than its deletion here."""
+        grave = self._tags.get(repository, {}).get(tag)
+        return grave is not None and asked <= grave.died
+
+    def living(self, repository: str, tags: TagList) -> list[str]:
+        """The names of a listing, without those that were deleted here after it was asked for."""
+        graves = self._tags.get(repository)
+        if not graves:
+            return list(tags.names)
+        return [name for name in tags.names if not self.is_dead(repository, name, tags.age.started)]
+
+    def settle(self, repository: str, tags: TagList) -> None:
+        """A listing has come: what is in it and was deleted before it was asked for lives again; old graves go."""
+        graves = self._tags.get(repository, {})
+        for name in [n for n, grave in graves.items() if grave.died < tags.age.started]:
+            if name in tags.names or self.tombstone(repository, name) is None:
+                del graves[name]
+        if not graves:
+            self._tags.pop(repository, None)
+        if self.living(repository, tags):
+            self._hidden.pop(repository, None)
+
+    def hide(self, repository: str, folders: Iterable[str]) -> None:
+        """A repository lost its last tag: it leaves the listings; it and ``folders`` resolve for a while as empty ones."""
+        now = self._clock.monotonic()
+        self._hidden[repository] = now
+        for path in (repository, *folders):
+            self._lingering[path] = now
+
+    def is_hidden(self, repository: str) -> bool:
+        """Say whether a repository is left out of listings until a tag appears in it."""
+        return repository in self._hidden
+
+    def lingers(self, path: str) -> bool:
+        """Say whether an emptied repository or namespace still resolves."""
+        since = self._lingering.get(path)
+        return since is not None and self._clock.monotonic() - since <= LINGER
+
+    def remove_folder(self, path: str) -> None:
+        """An emptied folder was removed: it resolves no longer."""
+        self._lingering.pop(path, None)

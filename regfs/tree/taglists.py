@@ -1,0 +1,163 @@
+"""The tags of each repository of one registry, as the registry lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from regfs.errors import NotFound, TooLarge
+from regfs.ports import Clock, Source, TagFacts, TagPage
+from regfs.reference import is_fallback_tag, is_tag
+from regfs.tree.listing import Age, Fetch, Paused
+
+MAX_TAGS = 1_000_000
+"""The most tags read of one repository; a listing beyond that is taken for one that does not end."""
+
+_KEEP_LISTINGS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class TagList:
+    """A repository's tags, in the registry's order. ``names`` is a dict for its order and its fast look-up."""
+
+    names: Mapping[str, None]
+    facts: Mapping[str, TagFacts]
+    age: Age
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class _Collected:
+    names: dict[str, None] = field(default_factory=dict)
+    facts: dict[str, TagFacts] = field(default_factory=dict)
+    dropped: int = 0
+
+    def take(self, page: TagPage) -> None:
+        """Add a page: names outside the grammar are dropped and counted, fallback tags of referrers are not shown."""
+        for name in page.names:
+            if not is_tag(name):
+                self.dropped += 1
+            elif not is_fallback_tag(name):
+                self.names[name] = None
+        if len(self.names) > MAX_TAGS:
+            raise TooLarge(f"more than {MAX_TAGS} tags in one repository")
+        self.facts.update((name, facts) for name, facts in page.facts.items() if name in self.names)
+
+
+class TagLists:
+    """Fetches each repository's tags once for all who ask, and keeps them for their time."""
+
+    def __init__(self, source: Source, clock: Clock, ttl: float, deadline: float) -> None:
+        self._source = source
+        self._clock = clock
+        self._ttl = ttl
+        self._deadline = deadline
+        self._done: dict[str, TagList] = {}
+        self._fetches: dict[str, Fetch[TagPage]] = {}
+        self._nursery: trio.Nursery | None = None
+        self._birth: dict[str, int] = {}
+        self._since: dict[tuple[str, str], int] = {}
+        self.dropped = 0
+        self.on_done: Callable[[str, TagList], None] = lambda _repository, _tags: None
+        self.on_absent: Callable[[str], None] = lambda _repository: None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Fetch in ``nursery`` from now on."""
+        self._nursery = nursery
+
+    def fresh(self, repository: str) -> TagList | None:
+        """The listing, if there is one that may still be shown. Asks nothing."""
+        found = self._done.get(repository)
+        if found is None or not found.age.is_fresh(self._clock.monotonic(), self._ttl):
+            return None
+        return found
+
+    async def exists(self, repository: str) -> None:
+        """Make sure that there is such a repository, by the first page at the most. Raises NotFound, and what a Source raises."""
+        if self.fresh(repository) is not None:
+            return
+        fetch = self._fetch(repository, whole=False)
+        await fetch.first.wait()
+        if not isinstance(fetch.error, Paused):
+            fetch.raise_error()
+
+    async def get(self, repository: str) -> TagList:
+        """The whole listing, at most as old as it may be. Raises NotFound, and what a Source raises."""
+        found = self.fresh(repository)
+        if found is not None:
+            if found.age.wants_renewal(self._clock.monotonic(), self._ttl):
+                self._fetch(repository, whole=True)
+            return found
+        fetch = self._fetch(repository, whole=True)
+        await fetch.done.wait()
+        fetch.raise_error()
+        return self._done[repository]
+
+    def forget(self, prefix: str = "") -> int:
+        """Forget the listings of ``prefix`` and below; how many there were."""
+        gone = [name for name in self._done if _is_below(name, prefix)]
+        for name in gone:
+            del self._done[name]
+        return len(gone)
+
+    def first_seen(self, repository: str, tag: str) -> int | None:
+        """When the mount first saw a listed tag, in nanoseconds since 1970."""
+        return self._since.get((repository, tag), self._birth.get(repository))
+
+    def _fetch(self, repository: str, *, whole: bool) -> Fetch[TagPage]:
+        fetch = self._fetches.get(repository)
+        if fetch is None:
+            assert self._nursery is not None, "start() comes first"
+            fetch = Fetch(self._clock.monotonic(), whole=whole)
+            self._fetches[repository] = fetch
+            self._nursery.start_soon(self._run, repository, fetch)
+        elif whole:
+            fetch.want_whole()
+        return fetch
+
+    async def _run(self, repository: str, fetch: Fetch[TagPage]) -> None:
+        collected = _Collected()
+        try:
+            await fetch.run(
+                lambda: self._source.tags(repository),
+                collected.take,
+                self._deadline,
+                pause=max(self._ttl, 1.0),
+            )
+        finally:
+            # No await from here to the end: who finds no fetch must find what it brought.
+            del self._fetches[repository]
+            if fetch.error is None:
+                self._keep(repository, fetch.started, collected)
+            elif isinstance(fetch.error, NotFound):
+                self._done.pop(repository, None)
+                self.on_absent(repository)
+
+    def _keep(self, repository: str, started: float, collected: _Collected) -> None:
+        now = self._clock.monotonic()
+        tags = TagList(collected.names, collected.facts, Age(started, now), collected.dropped)
+        self._note_new(repository, tags)
+        self.dropped += collected.dropped
+        self._done[repository] = tags
+        if len(self._done) > _KEEP_LISTINGS:
+            self._prune(now)
+        self.on_done(repository, tags)
+
+    def _note_new(self, repository: str, tags: TagList) -> None:
+        wall = int(self._clock.time() * 1e9)
+        if repository not in self._birth:
+            self._birth[repository] = wall
+            return
+        before = self._done.get(repository)
+        for name in tags.names.keys() - (before.names.keys() if before else tags.names.keys()):
+            self._since[repository, name] = wall
+
+    def _prune(self, now: float) -> None:
+        for name in [n for n, tags in self._done.items() if not tags.age.is_fresh(now, self._ttl)]:
+            del self._done[name]
+
+
+def _is_below(name: str, prefix: str) -> bool:
+    return not prefix or name == prefix or name.startswith(f"{prefix}/")

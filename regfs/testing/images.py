@@ -232,6 +232,18 @@ def write_layout(folder: Path, tags: Mapping[str, Pushable]) -> Path:
     return folder
 
 
+def write_dir(folder: Path, what: Pushable) -> Path:
+    """Write ``what`` as containers' ``dir:`` transport keeps it, any media types allowed; returns ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "version").write_text("Directory Transport Version: 1.1\n")
+    (folder / "manifest.json").write_bytes(what.manifest.raw)
+    for blob in what.blobs:
+        (folder / blob.digest.hex).write_bytes(blob.raw)
+    for child in what.images if isinstance(what, Index) else ():
+        (folder / f"{child.digest.hex}.manifest.json").write_bytes(child.manifest.raw)
+    return folder
+
+
 def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -1,0 +1,124 @@
+"""Own the reply to the kernel's INIT, so that it asks for more than libfuse would.
+
+For its length the session reads one end of a socket pair instead of /dev/fuse. The INIT is relayed to it, its reply is
+changed on the way back, and then the descriptor is /dev/fuse again. Nothing depends on it: a mount without it has
+lookups of one folder one after another, and twelve requests of the background kind in flight.
+
+Layouts: linux/fuse.h, ``fuse_in_header``, ``fuse_init_in``, ``fuse_out_header``, ``fuse_init_out``.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import pyfuse3
+import trio
+
+log = logging.getLogger(__name__)
+
+MAX_BACKGROUND: Final = 256
+"""Requests of the background kind (read-ahead, mostly) that the kernel keeps in flight; its default is 12."""
+_CONGESTION: Final = MAX_BACKGROUND * 3 // 4
+
+_INIT: Final = 26
+_PARALLEL_DIROPS: Final = 1 << 18
+_CACHE_SYMLINKS: Final = 1 << 23  # sound here: the target of a link's inode never changes
+_WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS
+
+_REQUEST: Final = struct.Struct(
+    "=II32xIIII"
+)  # len, opcode, then behind the header: major, minor, max_readahead, flags
+_REPLY: Final = struct.Struct(
+    "=IiQIIIIHH"
+)  # len, error, unique, major, minor, max_readahead, flags, background, congestion
+_BUFFER: Final = 1 << 20
+_PATIENCE: Final = 2.0
+
+
+class HandshakeFailed(Exception):
+    """The INIT is spent and was not answered: the mount has to be made anew. Never leaves this room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What was negotiated: False and 0 are libfuse's own ways."""
+
+    parallel_lookups: bool = False
+    cached_links: bool = False
+    max_background: int = 0
+
+
+def shake_hands(descriptor: int) -> Handshake:
+    """Answer INIT on ``descriptor``, just mounted. In the main thread, outside trio.
+
+    Raises HandshakeFailed if the request was taken and could not be answered. What fails before that costs nothing.
+    """
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        log.warning("going on without parallel lookups: %s", error)
+        return Handshake()
+    with ours, theirs:
+        device = os.dup(descriptor)
+        try:
+            return _relay(descriptor, device, ours, theirs)
+        except (OSError, struct.error, ExceptionGroup) as error:
+            raise HandshakeFailed(str(error)) from error
+        finally:
+            os.dup2(device, descriptor, inheritable=False)
+            os.close(device)
+
+
+def _relay(descriptor: int, device: int, ours: socket.socket, theirs: socket.socket) -> Handshake:
+    request = os.read(device, _BUFFER)
+    offered = _offered(request)
+    ours.send(request)
+    os.dup2(theirs.fileno(), descriptor, inheritable=False)
+    trio.run(_let_session_answer, ours)
+    ours.setblocking(False)
+    reply = ours.recv(_BUFFER)
+    return _send(device, reply, offered)
+
+
+async def _let_session_answer(ours: socket.socket) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pyfuse3.main)
+        with trio.move_on_after(_PATIENCE):
+            await trio.lowlevel.wait_readable(ours)
+        nursery.cancel_scope.cancel()
+
+
+def _offered(request: bytes) -> int:
+    """The feature bits that the kernel offers in its INIT."""
+    _, opcode, _, _, _, flags = _REQUEST.unpack_from(request)
+    if opcode != _INIT:
+        raise OSError(errno.EPROTO, f"the first request is {opcode}, not INIT")
+    return int(flags)
+
+
+def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
+    """Change an INIT reply so that it asks for what we want and the kernel offers; the reply, and what it now asks for."""
+    length, failure, unique, major, minor, read_ahead, flags, _, _ = _REPLY.unpack_from(reply)
+    if failure:
+        return reply, Handshake()
+    flags |= _WANTED & offered
+    head = _REPLY.pack(length, failure, unique, major, minor, read_ahead, flags, MAX_BACKGROUND, _CONGESTION)
+    got = Handshake(bool(flags & _PARALLEL_DIROPS), bool(flags & _CACHE_SYMLINKS), MAX_BACKGROUND)
+    return head + reply[_REPLY.size :], got
+
+
+def _send(device: int, reply: bytes, offered: int) -> Handshake:
+    changed, got = ask_for_more(reply, offered)
+    try:
+        os.write(device, changed)
+    except OSError as error:
+        log.warning("going on without parallel lookups: the kernel does not take our INIT reply: %s", error)
+        os.write(device, reply)
+        return Handshake()
+    return got

@@ -140,7 +140,11 @@ class UnknownHost(Unreachable):
 
 
 class ConnectionFailed(Unreachable):
-    """Refused, reset, closed early, no route."""
+    """Refused, reset, closed early, no route. ``sent`` is False where surely nothing of the request went out."""
+
+    def __init__(self, message: str, *, sent: bool = True, registry: str = "", words: str = "") -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.sent = sent
 
 
 class TlsFailed(Unreachable):

@@ -1,0 +1,80 @@
+"""Bodies of replies: whole and limited, piece by piece, or just what an error says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Final, cast
+
+import httpx
+import trio
+
+from regfs.errors import DeadlineExceeded, RegfsError, TooLarge
+
+WORDS_LIMIT: Final = 64 * 1024
+"""The most bytes that are read of a body that only explains a status."""
+
+_PATIENCE: Final = 5.0
+
+
+class Stream:
+    """A reply whose body arrives piece by piece; iterate over it once, within its context.
+
+    Raises DeadlineExceeded when nothing arrives for the policy's ``stall_deadline``, ConnectionFailed when it breaks off.
+    """
+
+    def __init__(self, response: httpx.Response, url: str, stall: float, registry: str) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+        self._response = response
+        self._stall = stall
+        self._registry = registry
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with aclosing(_pieces(self._response)) as pieces:
+            while True:
+                with trio.move_on_after(self._stall) as scope:
+                    piece = await anext(pieces, None)
+                if scope.cancelled_caught:
+                    raise DeadlineExceeded(
+                        f"{self._registry} sent nothing for {self._stall:g} seconds", registry=self._registry
+                    )
+                if piece is None:
+                    return
+                yield piece
+
+
+async def read_whole(response: httpx.Response, limit: int, what: str) -> bytes:
+    """Read a body of at most ``limit`` bytes. Raises TooLarge, before the first byte where the length is announced."""
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > limit and response.request.method != "HEAD":
+        raise TooLarge(f"{what} is larger than {limit} bytes")
+    body = bytearray()
+    async with aclosing(_pieces(response)) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > limit:
+                raise TooLarge(f"{what} is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def read_words(response: httpx.Response) -> bytes:
+    """Read what an error's body says; whatever goes wrong there must not hide the status."""
+    if response.status_code == 416:
+        return b""  # distribution 2.8 announces the blob's length and sends no body
+    body = bytearray()
+    with trio.move_on_after(_PATIENCE):
+        try:
+            async with aclosing(_pieces(response)) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > WORDS_LIMIT:
+                        break
+        except (RegfsError, httpx.HTTPError):
+            pass
+    return bytes(body[:WORDS_LIMIT])
+
+
+def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())

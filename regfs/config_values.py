@@ -171,9 +171,8 @@ def options(value: object) -> tuple[tuple[str, str], ...]:
     """A provider's own settings: a table of strings, without secrets."""
     if not isinstance(value, dict):
         raise _wrong("a table of strings", value)
-    for key, member in value.items():
-        if names_a_secret(key):
-            raise ValueError(f"{key}: a secret does not belong in a file: run `regfs login REGISTRY`")
+    for key in filter(names_a_secret, value):
+        raise ValueError(f"{key}: a secret does not belong in a file: run `regfs login REGISTRY`")
     return tuple(sorted((key, _member(text, key, member)) for key, member in value.items()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, cast
 
@@ -23,26 +23,38 @@ class Stream:
     Raises DeadlineExceeded when nothing arrives for the policy's ``stall_deadline``, ConnectionFailed when it breaks off.
     """
 
-    def __init__(self, response: httpx.Response, url: str, stall: float, registry: str) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        url: str,
+        *,
+        stall: float,
+        registry: str,
+        failed: Callable[[], None],
+    ) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self._response = response
         self._stall = stall
         self._registry = registry
+        self._failed = failed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async with aclosing(_pieces(self._response)) as pieces:
-            while True:
-                with trio.move_on_after(self._stall) as scope:
-                    piece = await anext(pieces, None)
-                if scope.cancelled_caught:
-                    raise DeadlineExceeded(
-                        f"{self._registry} sent nothing for {self._stall:g} seconds", registry=self._registry
-                    )
-                if piece is None:
-                    return
+            while (piece := await self._next(pieces)) is not None:
                 yield piece
+
+    async def _next(self, pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+        try:
+            with trio.move_on_after(self._stall):
+                return await anext(pieces, None)
+            raise DeadlineExceeded(
+                f"{self._registry} sent nothing for {self._stall:g} seconds", registry=self._registry
+            )
+        except RegfsError:
+            self._failed()
+            raise
 
 
 async def read_whole(response: httpx.Response, limit: int, what: str) -> bytes:

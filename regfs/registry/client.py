@@ -146,10 +146,8 @@ class Client:
         call = self._call("GET", target, headers, None, expect, WORDS_LIMIT, what, None)
         response, url = await self._within_deadline(call, self._begin)
         try:
-            yield Stream(response, url, self._policy.stall_deadline, self._site.name)
-        except RegfsError:
-            self._count("errors", 1)
-            raise
+            stall, name = self._policy.stall_deadline, self._site.name
+            yield Stream(response, url, stall=stall, registry=name, failed=lambda: self._count("errors", 1))
         finally:
             await self._end(response)
 
@@ -232,8 +230,11 @@ class Client:
             wait = decide(made, error.outcome, rules, elapsed=elapsed, now=time.time(), jitter=chance)
             return False if wait is None else wait
 
-        import stamina  # only a failure needs it
+        import stamina.instrumentation  # only a failure needs it
 
+        stamina.instrumentation.set_on_retry_hooks(
+            ()
+        )  # else it warns of each retry, on stderr where no log is
         async for turn in stamina.retry_context(on=backoff, attempts=None, timeout=None):
             with turn:
                 if pending is not None:  # the attempt made above counts as stamina's first
@@ -256,6 +257,7 @@ class Client:
 
     async def _begin(self, call: _Call) -> tuple[httpx.Response, str]:
         """Take a slot and send; the reply has an expected status, and holds the slot until `_end`."""
+        self._site.check()
         self._slots = self._slots or trio.Semaphore(self._policy.max_requests)
         await self._slots.acquire()
         try:

@@ -216,7 +216,8 @@ class Stream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Say what httpcore asks of a connection: ``is_readable`` tells a kept one that the other side closed."""
         if info == "is_readable":
-            return self._socket().is_readable()
+            connection = self._socket()
+            return connection.fileno() < 0 or connection.is_readable()
         if info == "ssl_object":
             return None  # only asked for the negotiated protocol, which is HTTP/1.1 always
         if info == "socket":

@@ -16,7 +16,7 @@ MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 FOLLOWED: Final = frozenset({"GET", "HEAD"})
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST_URL: Final = 16 * 1024
 ABROAD: Final = frozenset({"accept", "accept-encoding", "range", "user-agent"})
 """What HTTP itself needs to fetch the same bytes elsewhere; nothing that a caller added goes along."""
@@ -38,11 +38,11 @@ class Origin:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise UnsafeTarget("a URL that cannot be read is not followed") from None
-        if parts.scheme not in _DEFAULT_PORTS or not host:
+        if parts.scheme not in DEFAULT_PORTS or not host:
             raise UnsafeTarget(f"not an http or https URL: {shown(url)}")
         if "@" in parts.netloc:
             raise UnsafeTarget(f"a URL with a user name in it is not followed: {shown(url)}")
-        return cls(parts.scheme, host.rstrip("."), port or _DEFAULT_PORTS[parts.scheme])
+        return cls(parts.scheme, host.rstrip("."), port or DEFAULT_PORTS[parts.scheme])
 
     def serves(self, other: Origin) -> bool:
         """Say whether ``other`` is this origin, or the same host's https beside its http on the usual ports."""
@@ -53,7 +53,7 @@ class Origin:
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        default = self.port == _DEFAULT_PORTS[self.scheme]
+        default = self.port == DEFAULT_PORTS[self.scheme]
         return f"{self.scheme}://{host}" if default else f"{self.scheme}://{host}:{self.port}"
 
 

@@ -6,6 +6,7 @@ the system's authorities (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are honoured), 
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class TlsPolicy:
 
 def default_context() -> ssl.SSLContext:
     """Verify against the system's authorities, or certifi's where there are none."""
+    file = os.environ.get(ssl.get_default_verify_paths().openssl_cafile_env)
+    if file and not os.access(file, os.R_OK):
+        raise ConfigError(f"SSL_CERT_FILE names {file}, which cannot be read")
     context = ssl.create_default_context()
     if not _has_authorities(context):
         import certifi
@@ -104,4 +108,7 @@ def _has_authorities(context: ssl.SSLContext) -> bool:
     if context.cert_store_stats()["x509_ca"]:
         return True
     directory = ssl.get_default_verify_paths().capath
-    return directory is not None and any(Path(directory).iterdir())
+    try:
+        return directory is not None and any(Path(directory).iterdir())
+    except OSError:
+        return False

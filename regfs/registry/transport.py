@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from ssl import SSLContext
 from typing import Any, Final, cast
 
 import httpcore
 import httpx
 
 from regfs.connection import Connection
-from regfs.errors import BadReply, ConfigError, ConnectionFailed, ReadOnly, TooLarge, UnsafeTarget
+from regfs.errors import (
+    BadReply,
+    ConfigError,
+    ConnectionFailed,
+    ReadOnly,
+    RegfsError,
+    TooLarge,
+    UnsafeTarget,
+)
 from regfs.registry.network import Backend, Guard, Stream
 from regfs.registry.proxies import environment, proxy_for
-from regfs.registry.redirects import Origin, shown
+from regfs.registry.redirects import DEFAULT_PORTS, Origin, shown
+from regfs.registry.replies import excerpt
 from regfs.registry.site import Site
-from regfs.registry.tls import TlsPolicy, default_context
+from regfs.registry.tls import TlsPolicy
 
 WHOLE: Final = "regfs.whole"
 """Request extension: the caller limits the body itself."""
@@ -29,6 +39,14 @@ HOP: Final = "regfs.hop"
 
 _SIDE_LIMIT: Final = 1024 * 1024
 _KEEP_ALIVE: Final = 55.0
+
+_HTTPCORE_ERRORS: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+)
 
 Count = Callable[[str, int], None]
 
@@ -51,8 +69,9 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the body is read from the response's stream."""
-        origin = Origin.of(str(request.url))
-        api_path = self._site.api_path(str(request.url))
+        url = request.url
+        origin = Origin(url.scheme, url.host.rstrip("."), url.port or DEFAULT_PORTS.get(url.scheme, 0))
+        api_path = self._site.api_path(origin, url.path)
         self._check(request, origin, api_path)
         pool = await self._pool(origin)
         self._count_request(request, api_path)
@@ -62,9 +81,10 @@ class Transport(httpx.AsyncBaseTransport):
         headers["Accept-Encoding"] = "identity"
         try:
             answer = await pool.handle_async_request(_core_request(request))
-        except Exception as error:
-            raise _translated(error, origin) from error
-        await _refuse_head_body(request, answer)
+        except _HTTPCORE_ERRORS as error:
+            raise translated(error, origin) from error
+        if request.method == "HEAD":
+            await _refuse_head_body(answer)
         return self._response(request, answer, origin, api_path)
 
     async def aclose(self) -> None:
@@ -100,8 +120,10 @@ class Transport(httpx.AsyncBaseTransport):
         whole = WHOLE in request.extensions and answer.status < 300
         body = _Body(answer, origin, self._count, None if whole else _SIDE_LIMIT)
         response = httpx.Response(answer.status, headers=answer.headers, stream=body)
-        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
-        body.refused = encoding if encoding not in ("identity", "") and answer.status < 300 else ""
+        if "content-encoding" in response.headers:
+            # httpx would decode it, without a limit; what only explains an error is shown as far as it is text.
+            encoding = response.headers.pop("content-encoding").strip().lower()
+            body.refused = encoding if encoding not in ("identity", "") and answer.status < 300 else ""
         return response
 
     async def _pool(self, origin: Origin) -> httpcore.AsyncConnectionPool:
@@ -114,10 +136,13 @@ class Transport(httpx.AsyncBaseTransport):
         pool = self._pools.get(key)
         if pool is None:
             context = await self._tls.context(origin.host) if origin.scheme == "https" else None
-            pool = self._pools.setdefault(key, self._make_pool(context, proxy))
+            to_proxy = await self._tls.context("") if proxy and proxy.startswith("https:") else None
+            pool = self._pools.setdefault(key, self._make_pool(context, proxy, to_proxy))
         return pool
 
-    def _make_pool(self, context: Any, proxy: str | None) -> httpcore.AsyncConnectionPool:
+    def _make_pool(
+        self, context: SSLContext | None, proxy: str | None, to_proxy: SSLContext | None
+    ) -> httpcore.AsyncConnectionPool:
         options: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": None,
@@ -126,7 +151,7 @@ class Transport(httpx.AsyncBaseTransport):
         }
         if proxy is None:
             return httpcore.AsyncConnectionPool(network_backend=Backend(self._guard), **options)
-        return _proxy_pool(proxy, options)
+        return _proxy_pool(proxy, to_proxy, options)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -154,10 +179,8 @@ class _Body(httpx.AsyncByteStream):
                         raise TooLarge(f"{self._origin} sends more than {self._limit} bytes")
                     self._count("bytes", len(piece))
                     yield piece
-        except httpcore.NetworkError as error:
-            raise _translated(error, self._origin) from error
-        except (httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise _translated(error, self._origin) from error
+        except _HTTPCORE_ERRORS as error:
+            raise translated(error, self._origin) from error
 
     async def aclose(self) -> None:
         await self._answer.aclose()
@@ -178,43 +201,42 @@ def _is_write(method: str, api_path: str | None) -> bool:
     return api_path is not None and not (method == "POST" and api_path != "" and "/" not in api_path)
 
 
-async def _refuse_head_body(request: httpx.Request, answer: httpcore.Response) -> None:
-    """Close a connection on which a body followed a reply to HEAD: it would be read as the next reply."""
+async def _refuse_head_body(answer: httpcore.Response) -> None:
+    """Close a connection on which a body came with the reply to HEAD: it would be read as the next reply."""
     stream = answer.extensions.get("network_stream")
-    if request.method == "HEAD" and isinstance(stream, Stream) and not stream.tail.endswith(b"\n"):
+    if isinstance(stream, Stream) and not stream.tail.endswith((b"\r\n\r\n", b"\n\n")):
         await stream.aclose()
 
 
-def _proxy_pool(proxy: str, options: dict[str, Any]) -> httpcore.AsyncConnectionPool:
-    url = httpx.URL(proxy)
+def _proxy_pool(
+    proxy: str, to_proxy: SSLContext | None, options: dict[str, Any]
+) -> httpcore.AsyncConnectionPool:
+    try:
+        url = httpx.URL(proxy)
+    except httpx.InvalidURL:
+        raise ConfigError("the proxy in the environment is not a URL") from None
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/")
     auth = (url.username, url.password) if url.username or url.password else None
     options = options | {"proxy_url": target, "proxy_auth": auth, "network_backend": Backend(None)}
     if url.scheme in ("http", "https"):
-        context = default_context() if url.scheme == "https" else None
-        return httpcore.AsyncHTTPProxy(proxy_ssl_context=context, **options)
+        return httpcore.AsyncHTTPProxy(proxy_ssl_context=to_proxy, **options)
     try:
         return httpcore.AsyncSOCKSProxy(**options)
     except RuntimeError:
         raise ConfigError("a socks5 proxy needs the package socksio: pip install 'httpx[socks]'") from None
 
 
-def _translated(error: Exception, origin: Origin) -> Exception:
-    where = f"{origin.host}:{origin.port}"
-    if isinstance(error, httpcore.ProxyError):
-        return ConnectionFailed(
-            f"the proxy refuses to connect to {where}: {str(error)[:80]}", sent=False, registry=where
-        )
-    if isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
-        return ConnectionFailed(f"no connection to {where}", sent=False, registry=where)
-    if isinstance(error, httpcore.LocalProtocolError | httpcore.UnsupportedProtocol):
-        return BadReply(f"a request to {where} cannot be sent: {str(error)[:80]}", registry=where)
-    if isinstance(error, httpcore.RemoteProtocolError):
-        return ConnectionFailed(
-            f"{where} broke off, or does not speak HTTP: {str(error)[:120]}", registry=where
-        )
-    if isinstance(error, httpcore.NetworkError | httpcore.TimeoutException):
-        return ConnectionFailed(
-            f"the connection to {where} was lost: {str(error)[:80] or 'reset'}", registry=where
-        )
-    return error
+def translated(error: Exception, origin: Origin) -> RegfsError:
+    """Say in our terms what httpcore says; `sent` is False only where no connection came about."""
+    where, words = f"{origin.host}:{origin.port}", excerpt(str(error))
+    match error:
+        case httpcore.ProxyError():
+            message = f"the proxy refuses to connect to {where}: {words}"
+            return ConnectionFailed(message, sent=False, registry=where)
+        case httpcore.ConnectError() | httpcore.ConnectTimeout():
+            return ConnectionFailed(f"no connection to {where}: {words}", sent=False, registry=where)
+        case httpcore.LocalProtocolError() | httpcore.UnsupportedProtocol():
+            return BadReply(f"a request to {where} cannot be sent: {words}", registry=where)
+        case httpcore.RemoteProtocolError():
+            return ConnectionFailed(f"{where} broke off, or does not speak HTTP: {words}", registry=where)
+    return ConnectionFailed(f"the connection to {where} was lost: {words or 'reset'}", registry=where)

@@ -1,0 +1,54 @@
+"""Opening one connection's Sources outside the tree: to check a sign-in, or whether a registry answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regfs import __version__
+from regfs.connection import Connection
+from regfs.ports import Credential, HttpPolicy, Keychain, Source, Tools
+
+CHECK_POLICY: Final = HttpPolicy(user_agent=f"regfs/{__version__}", call_deadline=10.0, retries=1)
+"""Somebody waits at a prompt: fewer retries than a mount makes, and an earlier end."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneCredential:
+    """A keychain that holds the credential just typed, or nothing, and asks nobody."""
+
+    credential: Credential | None = None
+
+    async def get(self, connection: Connection) -> Credential | None:  # noqa: ARG002
+        """What it holds, whatever the connection."""
+        return self.credential
+
+
+@asynccontextmanager
+async def opened(
+    connection: Connection, keychain: Keychain, state_dir: Path
+) -> AsyncIterator[Mapping[str, Source]]:
+    """The connection's registries by folder name, closed at the end. Raises PluginError and what providers raise."""
+    from regfs import plugins
+
+    flow = plugins.auth_method(connection.auth).flow(connection, keychain)
+    tools = Tools(auth=flow, http=CHECK_POLICY, clock=time, state_dir=state_dir)
+    sources = await plugins.provider(connection.provider).registries(connection, tools)
+    try:
+        yield sources
+    finally:
+        for source in sources.values():
+            await source.aclose()
+
+
+async def check(connection: Connection, keychain: Keychain) -> None:
+    """Ask each registry of the connection whether it answers this caller. Raises what `Source.check` raises."""
+    from tempfile import gettempdir
+
+    async with opened(connection, keychain, Path(gettempdir())) as sources:
+        for source in sources.values():
+            await source.check()

@@ -1,0 +1,183 @@
+"""Paths on the command line, walked through the same tree as a mount's: by lookup and readlink, as the kernel would."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from regfs.cli.edge import Advised
+from regfs.cli.session import load, locate
+from regfs.errors import NotADirectory
+from regfs.tree.attributes import Attributes, DirEntry, Kind
+
+if TYPE_CHECKING:
+    from regfs.config import Settings
+    from regfs.connection import Connection
+    from regfs.tree.filesystem import FileSystem
+
+T = TypeVar("T")
+
+ROOT: Final = 1
+_MAX_LINKS: Final = 40
+"""Links followed on one path, as in Linux's own walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where a walk arrived: ``names`` lead there from the root, through no link."""
+
+    names: tuple[str, ...]
+    inos: tuple[int, ...]
+    attributes: Attributes
+
+    @property
+    def ino(self) -> int:
+        """The inode's number."""
+        return self.inos[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One registry's tree (``connection`` None: all of the user's, a folder each), in this process alone."""
+
+    filesystem: FileSystem
+    connection: Connection | None
+
+    async def find(self, path: str, *, follow: bool = True) -> Node:
+        """What ``path`` is. ``follow``: where the last name is a link, what it leads to. Raises what lookups raise.
+
+        The attributes are settled: a name that is not there is NotFound here.
+        """
+        names, inos = await self._walked(_parts(path), follow or path.endswith("/"))
+        attributes = await self.filesystem.getattr(inos[-1])
+        if path.endswith("/") and attributes.kind is not Kind.FOLDER:
+            raise NotADirectory(f"{path} is no folder")
+        return Node(tuple(names), tuple(inos), attributes)
+
+    async def _walked(self, parts: Sequence[str], follow: bool) -> tuple[list[str], list[int]]:
+        names: list[str] = []
+        inos = [ROOT]
+        left, links = list(reversed(parts)), 0
+        while left:
+            name = left.pop()
+            if name == "..":
+                del names[-1:]
+                del inos[len(names) + 1 :]
+                continue
+            found = await self.filesystem.lookup(inos[-1], os.fsencode(name))
+            if found.kind is Kind.LINK and (left or follow):
+                links += 1
+                left.extend(reversed(await self._target(found.ino, links)))
+                continue
+            if left and found.kind is Kind.FILE:
+                raise NotADirectory(f"{name} is no folder")
+            names.append(name)
+            inos.append(found.ino)
+        return names, inos
+
+    async def _target(self, ino: int, links: int) -> list[str]:
+        target = os.fsdecode(await self.filesystem.readlink(ino))
+        if target.startswith("/"):
+            raise Advised(f"the link leads out of the registry: {target}")
+        if links > _MAX_LINKS:
+            raise Advised("too many levels of symbolic links")
+        return _parts(target)
+
+    async def entries(self, node: Node) -> list[DirEntry]:
+        """A folder's entries, in its own order."""
+        handle = await self.filesystem.opendir(node.ino)
+        try:
+            found = [entry for entry in self.filesystem.readdir(handle, 0) if entry.name not in (b".", b"..")]
+            for entry in found:
+                self.filesystem.remember(entry.attributes.ino)
+            return found
+        finally:
+            self.filesystem.releasedir(handle)
+
+    async def chunks(self, node: Node) -> AsyncIterator[bytes]:
+        """A file's bytes, in pieces."""
+        opened = await self.filesystem.open(node.ino, writing=False)
+        try:
+            offset = 0
+            while data := await self.filesystem.read(opened.handle, offset, _PIECE):
+                yield data
+                offset += len(data)
+        finally:
+            self.filesystem.release(opened.handle)
+
+    async def attribute(self, node: Node, name: str) -> str | None:
+        """An extended attribute as text, or None where it has none of that name."""
+        from regfs.errors import AttributeUnsupported, NoSuchAttribute
+
+        try:
+            return (await self.filesystem.getxattr(node.ino, name.encode())).decode(errors="replace")
+        except (NoSuchAttribute, AttributeUnsupported):
+            return None
+
+
+_PIECE: Final = 128 * 1024
+
+
+class Trees:
+    """The trees that one command walks in, each opened when it is first needed."""
+
+    def __init__(
+        self, settings: Settings, connections: tuple[Connection, ...], stack: AsyncExitStack
+    ) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._stack = stack
+        self._open: dict[str, Tree] = {}
+
+    async def locate(self, text: str) -> tuple[Tree, str]:
+        """The tree that ``REGISTRY/PATH`` means, and the path in it; an empty text means all registries."""
+        if not text.strip("/"):
+            return await self._tree(None), ""
+        connection, rest = locate(text, self._connections)
+        return await self._tree(connection), rest + "/" * (text.endswith("/") and bool(rest))
+
+    async def _tree(self, connection: Connection | None) -> Tree:
+        key = connection.name if connection else ""
+        if key not in self._open:
+            opened = _opened(self._settings, connection, self._connections)
+            self._open[key] = Tree(await self._stack.enter_async_context(opened), connection)
+        return self._open[key]
+
+
+def run(work: Callable[[Trees], Awaitable[T]], **overrides: object) -> T:
+    """Run ``work`` with trees by the user's settings, of which ``overrides`` change some."""
+    settings, connections = load(overrides)
+
+    async def whole() -> T:
+        async with AsyncExitStack() as stack:
+            return await work(Trees(settings, connections, stack))
+
+    return trio.run(whole)
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, connection: Connection | None, connections: tuple[Connection, ...]
+) -> AsyncIterator[FileSystem]:
+    """A filesystem like a mount's, without one. Names are settled as a mount would: when something asks about them."""
+    from regfs.app import App
+
+    chosen = connections if connection is None else (connection,)
+    app = App(settings, chosen, single=connection is not None, settle_at_lookup=settings.rw)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(app.serve)
+        try:
+            yield app.filesystem
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(5):
+                await app.aclose()
+            nursery.cancel_scope.cancel()
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]

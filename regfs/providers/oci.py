@@ -1,0 +1,359 @@
+"""A folder of OCI image layouts as a registry: ``oci:/path``. It speaks no HTTP.
+
+Each layout below the folder is a repository, named by its path. Where the folder is a layout itself, that is the only
+repository, and it bears the folder's own name. A tag is what index.json names one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from regfs.digest import Digest
+from regfs.errors import (
+    BadReply,
+    ConnectionFailed,
+    Forbidden,
+    NotARegistry,
+    NotFound,
+    TooLarge,
+    Unsupported,
+)
+from regfs.manifest import MAX_MANIFEST, Descriptor, parse_manifest
+from regfs.ports import (
+    Answer,
+    Claim,
+    Counts,
+    DeletesTags,
+    Deletion,
+    Field,
+    ListsRepositories,
+    RawManifest,
+    ResolvesTags,
+    TagPage,
+)
+from regfs.reference import TagOrDigest, is_component, is_repository
+
+if TYPE_CHECKING:
+    import trio
+
+    from regfs.connection import Connection
+    from regfs.ports import Source, Tools
+    from regfs.providers.oci_layout import Index, Layout, OpenBlob
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+PREFIX: Final = "oci:"
+MAX_FOLDERS: Final = 100_000
+"""How many folders a listing of repositories looks into."""
+
+_PAGE: Final = 1000
+_CHUNK: Final = 256 * 1024
+_THREADS: Final = 16
+_INDEXES: Final = 8
+_SETTLED_NS: Final = 2_000_000_000
+
+
+class OciLayoutProvider:
+    """OCI image layouts on disk."""
+
+    name = "oci"
+    title = "Folder of OCI image layouts"
+    default_auth = "anonymous"
+    many = True
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """Nothing: the disk's permissions decide."""
+        return ()
+
+    def claim(self, address: str) -> Claim | None:
+        """Take ``oci:PATH``, made absolute. What follows the longest folder that there is, is the rest."""
+        text = address.strip()
+        if not text.startswith(PREFIX):
+            return None
+        path = text.removeprefix(PREFIX)
+        if not path or "\0" in path:
+            raise ValueError("oci: is followed by the path of a folder, such as oci:/srv/images")
+        whole = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+        folder = next((p for p in (whole, *whole.parents[:-1]) if p.is_dir()), whole)
+        rest = () if folder == whole else whole.relative_to(folder).parts
+        if rest and (folder / "oci-layout").is_file():
+            rest = (_own_name(folder), *rest)
+        return Claim(f"{PREFIX}{folder}", "/".join(rest), 100)
+
+    async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:  # noqa: ARG002 - nothing of the daemon's is needed
+        """One registry: the folder. Makes no request."""
+        return {"": OciLayoutSource(connection.address)}
+
+
+class OciLayoutSource:
+    """A Source on a folder of layouts. Every access to the disk is in a thread of its own few, and is not waited for
+    once it is given up: a network disk that stalls takes nobody with it."""
+
+    def __init__(self, address: str) -> None:
+        import trio
+
+        self.name = address
+        self._root = Path(address.removeprefix(PREFIX))
+        self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(_THREADS)
+        self._counters: Counter[str] = Counter()
+        self._indexes: OrderedDict[Path, tuple[tuple[int, int, int], Index]] = OrderedDict()
+
+    async def check(self) -> None:
+        """Look whether the folder can be read. Raises ConnectionFailed: it is not there; NotARegistry; Forbidden."""
+        await self._in_thread(self._check)
+
+    async def tags(self, repository: str) -> AsyncIterator[TagPage]:
+        """The tags in a layout's index.json, in its order."""
+        names = list((await self._in_thread(self._index, repository)).tags)
+        for start in range(0, max(1, len(names)), _PAGE):
+            yield TagPage(names[start : start + _PAGE])
+
+    async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        """A manifest's bytes, by tag or by digest."""
+        return await self._in_thread(self._manifest, repository, reference)
+
+    def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """See `regfs.ports.Source.blob`. BadReply where the file is shorter than its descriptor says."""
+        stop = descriptor.size if end is None else end
+        if not 0 <= start <= stop <= descriptor.size:
+            raise ValueError(f"the range {start} to {stop} is not within {descriptor.size} bytes")
+        return self._blob(repository, descriptor.digest, start, stop)
+
+    def capability(self, kind: type[C], repository: str | None = None) -> C | None:  # noqa: ARG002 - one answer for all repositories
+        """Lists repositories, resolves and deletes tags, counts."""
+        made: Mapping[type, Callable[[OciLayoutSource], object]] = {
+            ListsRepositories: _Lists,
+            ResolvesTags: _Resolves,
+            DeletesTags: _Deletes,
+            Counts: _Counts,
+        }
+        return cast(C, made[kind](self)) if kind in made else None
+
+    async def aclose(self) -> None:
+        """Nothing is open between calls."""
+
+    # ── in threads ───────────────────────────────────────────────────────────────────────────────
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        import trio
+
+        return await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _check(self) -> None:
+        try:
+            with os.scandir(self._root):
+                self._counters["reads"] += 1
+        except FileNotFoundError as error:
+            raise ConnectionFailed(f"there is no folder {self._root}", registry=self.name) from error
+        except NotADirectoryError as error:
+            raise NotARegistry(f"{self._root} is no folder", registry=self.name) from error
+        except PermissionError as error:
+            raise Forbidden(f"{self._root} cannot be read: {error.strerror}", registry=self.name) from error
+        except OSError as error:
+            raise ConnectionFailed(
+                f"{self._root} cannot be read: {error.strerror}", registry=self.name
+            ) from error
+
+    def _layout(self, repository: str) -> Layout:
+        from regfs.providers.oci_layout import Layout, is_layout
+
+        self._check()
+        folder = self._root / repository if is_repository(repository) else None
+        if is_layout(self._root):
+            folder = self._root if repository == _own_name(self._root) else None
+        if folder is None or not _is_inside(folder, self._root) or not is_layout(folder):
+            raise NotFound(f"there is no repository {repository[:255]} in {self._root}", registry=self.name)
+        return Layout(folder, self._root, repository, self.name)
+
+    def _index(self, repository: str) -> Index:
+        """What index.json says now: read anew unless it is the same file, unchanged for longer than a clock's tick."""
+        layout = self._layout(repository)
+        fingerprint = layout.fingerprint()
+        known = self._indexes.get(self._root / repository)
+        if known is not None and known[0] == fingerprint:
+            return known[1]
+        index = layout.index()
+        self._counters.update(reads=1, skipped_names=index.skipped)
+        if time.time_ns() - fingerprint[1] > _SETTLED_NS:
+            self._indexes[self._root / repository] = fingerprint, index
+            while len(self._indexes) > _INDEXES:
+                self._indexes.popitem(last=False)
+        return index
+
+    def _manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        index = self._index(repository)
+        digest = (
+            reference
+            if isinstance(reference, Digest)
+            else self._resolved(index, repository, reference).digest
+        )
+        blob = self._layout(repository).open_blob(digest)
+        if blob.size > MAX_MANIFEST:
+            raise TooLarge(f"the manifest has {blob.size} bytes", registry=self.name)
+        raw = b"".join(_parts(blob, 0, blob.size))
+        media_type = index.media_types.get(digest)
+        if media_type is None and not _is_manifest(raw, digest):
+            raise NotFound(f"there is no manifest {digest} in {repository}", registry=self.name)
+        self._counters.update(reads=1, bytes=len(raw))
+        return RawManifest(raw, media_type or "", digest)
+
+    def _resolved(self, index: Index, repository: str, tag: str) -> Descriptor:
+        found = index.tags.get(tag)
+        if found is None:
+            raise NotFound(f"there is no tag {tag[:128]} in {repository}", registry=self.name)
+        return found
+
+    @asynccontextmanager
+    async def _blob(
+        self, repository: str, digest: Digest, start: int, stop: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        blob = await self._in_thread(lambda: self._layout(repository).open_blob(digest))
+        if blob.size < stop:
+            raise BadReply(
+                f"the file of {digest} in {repository} has {blob.size} bytes, and should have {stop} or more",
+                registry=self.name,
+            )
+        yield self._chunks(blob, start, stop)
+
+    async def _chunks(self, blob: OpenBlob, start: int, stop: int) -> AsyncIterator[bytes]:
+        while start < stop:
+            try:
+                part = await self._in_thread(blob.read, min(_CHUNK, stop - start), start)
+            except OSError as error:
+                raise ConnectionFailed(
+                    f"a blob cannot be read: {error.strerror}", registry=self.name
+                ) from error
+            if not part:
+                raise BadReply("a blob became shorter while it was read", registry=self.name)
+            start += len(part)
+            self._counters["bytes"] += len(part)
+            yield part
+
+    def _repositories(self) -> list[str]:
+        from regfs.providers.oci_layout import is_layout
+
+        self._check()
+        if is_layout(self._root):
+            return [_own_name(self._root)]
+        return [str(folder.relative_to(self._root)) for folder in self._folders() if is_layout(folder)]
+
+    def _folders(self) -> Iterator[Path]:
+        """All folders below the root, parents first. Links are followed inside the root, where they make no circle."""
+        waiting = [self._root]
+        seen = 0
+        while waiting:
+            children = sorted(_subfolders(waiting.pop(), self._root), reverse=True)
+            seen += len(children)
+            if seen > MAX_FOLDERS:
+                raise TooLarge(f"{self._root} has more than {MAX_FOLDERS} folders", registry=self.name)
+            waiting += children
+            yield from reversed(children)
+
+
+class _Capability:
+    def __init__(self, source: OciLayoutSource) -> None:
+        self._source = source
+
+
+class _Lists(_Capability):
+    async def repositories(self) -> AsyncIterator[Sequence[str]]:
+        names = await self._source._in_thread(self._source._repositories)
+        for start in range(0, max(1, len(names)), _PAGE):
+            yield names[start : start + _PAGE]
+
+
+class _Resolves(_Capability):
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        return await self._source._in_thread(self._resolve, repository, tag)
+
+    def _resolve(self, repository: str, tag: str) -> Descriptor:
+        source = self._source
+        found = source._resolved(source._index(repository), repository, tag)
+        source._layout(repository).open_blob(found.digest)
+        return found
+
+
+class _Deletes(_Capability):
+    def can_delete(self) -> Answer:
+        """The file's permissions say it, and the disk is not asked before it has to be."""
+        return Answer.UNKNOWN
+
+    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
+        import trio
+
+        source = self._source
+        # Not given up half way: whoever is told that it failed must find the tag as it was.
+        await trio.to_thread.run_sync(
+            lambda: source._layout(repository).remove_tag(tag, seen), limiter=source._limiter
+        )
+        source._counters["deletions"] += 1
+        return Deletion("taking the tag out of index.json")
+
+
+class _Counts(_Capability):
+    def counters(self) -> Mapping[str, int]:
+        return dict(self._source._counters)
+
+
+def _own_name(root: Path) -> str:
+    """The repository's name where the folder is a layout itself: the folder's, in the spelling that names allow."""
+    name = root.name
+    return name if is_component(name) else re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
+
+
+def _is_manifest(raw: bytes, digest: Digest) -> bool:
+    """Whether a blob that index.json does not name is a manifest: the part of an index, or one whose tag is gone."""
+    try:
+        parse_manifest(raw, "", digest)
+    except (BadReply, TooLarge, Unsupported):
+        return False
+    return True
+
+
+def _parts(blob: OpenBlob, start: int, stop: int) -> Iterator[bytes]:
+    while start < stop and (part := blob.read(stop - start, start)):
+        start += len(part)
+        yield part
+
+
+def _is_inside(folder: Path, root: Path) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+
+
+def _subfolders(folder: Path, root: Path) -> list[Path]:
+    """The folders in a folder. One that cannot be read holds nothing; a layout's blobs are no repositories."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.path, entry.is_symlink()) for entry in entries if _is_folder(entry)]
+    except OSError:
+        return []
+    blobs = str(folder / "blobs") if (folder / "oci-layout").is_file() else ""
+    return [
+        Path(path)
+        for path, is_link in found
+        if path != blobs and not (is_link and _leads_astray(Path(path), folder, root))
+    ]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _leads_astray(link: Path, folder: Path, root: Path) -> bool:
+    """Whether a link leads out of the root, or to a folder that it is itself in."""
+    target = Path(os.path.realpath(link))
+    return not _is_inside(target, root) or Path(os.path.realpath(folder)).is_relative_to(target)

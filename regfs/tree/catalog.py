@@ -41,6 +41,19 @@ class Names:
             siblings[name] = None
             path = parent
 
+    def discard(self, repository: str) -> None:
+        """Remove a repository, and the folders that led only to it."""
+        self.repositories.pop(repository, None)
+        path = repository
+        while path and path not in self.children and path not in self.repositories:
+            parent, _, name = path.rpartition("/")
+            siblings = self.children.get(parent, {})
+            siblings.pop(name, None)
+            if siblings or parent not in self.children:
+                return
+            del self.children[parent]
+            path = parent
+
     def take(self, page: Iterable[str]) -> None:
         """Add a page of a catalog: names outside the grammar are dropped and counted."""
         for name in page:

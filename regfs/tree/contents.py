@@ -15,11 +15,10 @@ from regfs.errors import BadReply, DigestMismatch, NotFound, TooLarge
 from regfs.manifest import MAX_MANIFEST, Descriptor, Manifest, Platform, config_created, parse_manifest
 from regfs.ports import Clock, ContentStore, Metered, RawManifest, ResolvesTags, Source
 from regfs.reference import TagOrDigest
+from regfs.tree.bounded import keep
 from regfs.tree.flights import Flights
 
-K = TypeVar("K")
 T = TypeVar("T")
-V = TypeVar("V")
 
 _IN_A_THREAD = 256 * 1024
 """Bytes from which hashing and parsing would hold up the loop for over a millisecond."""
@@ -256,8 +255,8 @@ class Contents:
         if len(reply.raw) > MAX_MANIFEST:
             raise TooLarge(f"a manifest of {len(reply.raw)} bytes is over the limit of {MAX_MANIFEST}")
         manifest = await _maybe_in_a_thread(len(reply.raw), lambda: _verified(reply, asked))
-        _keep(self._manifests, manifest.digest, manifest, _KEEP_MANIFESTS)
-        _keep(self._held, (repository, manifest.digest), None, _KEEP_TAGS)
+        keep(self._manifests, manifest.digest, manifest, _KEEP_MANIFESTS)
+        keep(self._held, (repository, manifest.digest), None, _KEEP_TAGS)
         await self._store.put(manifest.digest, reply.raw)
         return manifest
 
@@ -275,13 +274,13 @@ class Contents:
 
     def _note_tag(self, repository: str, tag: str, state: TagState) -> None:
         self._absent.pop((repository, tag), None)
-        _keep(self._tags, (repository, tag), state, _KEEP_TAGS)
-        _keep(self._held, (repository, state.descriptor.digest), None, _KEEP_TAGS)
+        keep(self._tags, (repository, tag), state, _KEEP_TAGS)
+        keep(self._held, (repository, state.descriptor.digest), None, _KEEP_TAGS)
 
     def _note_absent(self, repository: str, reference: TagOrDigest, asked: float) -> None:
         if isinstance(reference, str):
             self._tags.pop((repository, reference), None)
-        _keep(self._absent, (repository, reference), asked, _KEEP_TAGS)
+        keep(self._absent, (repository, reference), asked, _KEEP_TAGS)
 
     def _note_created(self, config: bytes, *manifests: Manifest) -> None:
         digests = [m.digest for m in manifests if m.digest not in self._created]
@@ -305,14 +304,6 @@ def _verified(reply: RawManifest, asked: Digest | None) -> Manifest:
 
 async def _maybe_in_a_thread(size: int, work: Callable[[], T]) -> T:
     return work() if size < _IN_A_THREAD else await trio.to_thread.run_sync(work)
-
-
-def _keep(kept: OrderedDict[K, V], key: K, value: V, most: int) -> None:
-    """Keep ``value`` as the newest, and let the oldest go beyond ``most``."""
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
 
 
 def _is_below(key: tuple[str, TagOrDigest], prefix: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,12 +11,14 @@ import trio
 from regfs.errors import NotFound, TooLarge
 from regfs.ports import Clock, Source, TagFacts, TagPage
 from regfs.reference import is_fallback_tag, is_tag
+from regfs.tree.bounded import keep
 from regfs.tree.listing import Age, Fetch, Paused
 
 MAX_TAGS = 1_000_000
 """The most tags read of one repository; a listing beyond that is taken for one that does not end."""
 
 _KEEP_LISTINGS = 2_000
+_KEEP_ABSENT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class TagLists:
         self._deadline = deadline
         self._done: dict[str, TagList] = {}
         self._fetches: dict[str, Fetch[TagPage]] = {}
+        self._absent: OrderedDict[str, float] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._birth: dict[str, int] = {}
         self._since: dict[tuple[str, str], int] = {}
@@ -74,10 +78,16 @@ class TagLists:
             return None
         return found
 
+    def is_absent(self, repository: str) -> bool:
+        """Say whether the registry said within ``ttl`` that there is no such repository."""
+        asked = self._absent.get(repository)
+        return asked is not None and self._clock.monotonic() - asked < self._ttl
+
     async def exists(self, repository: str) -> None:
         """Make sure that there is such a repository, by the first page at the most. Raises NotFound, and what a Source raises."""
         if self.fresh(repository) is not None:
             return
+        self._raise_absent(repository)
         fetch = self._fetch(repository, whole=False)
         await fetch.first.wait()
         if not isinstance(fetch.error, Paused):
@@ -90,21 +100,33 @@ class TagLists:
             if found.age.wants_renewal(self._clock.monotonic(), self._ttl):
                 self._fetch(repository, whole=True)
             return found
+        self._raise_absent(repository)
         fetch = self._fetch(repository, whole=True)
         await fetch.done.wait()
         fetch.raise_error()
         return self._done[repository]
+
+    def ahead(self, repository: str) -> None:
+        """Begin to fetch a listing that will be wanted."""
+        if self.fresh(repository) is None and not self.is_absent(repository):
+            self._fetch(repository, whole=True)
 
     def forget(self, prefix: str = "") -> int:
         """Forget the listings of ``prefix`` and below; how many there were."""
         gone = [name for name in self._done if _is_below(name, prefix)]
         for name in gone:
             del self._done[name]
+        for name in [name for name in self._absent if _is_below(name, prefix)]:
+            del self._absent[name]
         return len(gone)
 
     def first_seen(self, repository: str, tag: str) -> int | None:
         """When the mount first saw a listed tag, in nanoseconds since 1970."""
         return self._since.get((repository, tag), self._birth.get(repository))
+
+    def _raise_absent(self, repository: str) -> None:
+        if self.is_absent(repository):
+            raise NotFound(f"there is no repository {repository}", registry=self._source.name)
 
     def _fetch(self, repository: str, *, whole: bool) -> Fetch[TagPage]:
         fetch = self._fetches.get(repository)
@@ -133,6 +155,7 @@ class TagLists:
                 self._keep(repository, fetch.started, collected)
             elif isinstance(fetch.error, NotFound):
                 self._done.pop(repository, None)
+                keep(self._absent, repository, fetch.started, _KEEP_ABSENT)
                 self.on_absent(repository)
 
     def _keep(self, repository: str, started: float, collected: _Collected) -> None:
@@ -141,6 +164,7 @@ class TagLists:
         self._note_new(repository, tags)
         self.dropped += collected.dropped
         self._done[repository] = tags
+        self._absent.pop(repository, None)
         if len(self._done) > _KEEP_LISTINGS:
             self._prune(now)
         self.on_done(repository, tags)

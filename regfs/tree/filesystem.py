@@ -1,0 +1,459 @@
+"""The mount, without a mount: inodes, handles and the operations that the kernel asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+import trio
+
+from regfs import __version__
+from regfs.advice import advice
+from regfs.connection import Connection
+from regfs.errors import (
+    AttributeUnsupported,
+    DeadlineExceeded,
+    FileError,
+    NotFound,
+    ReadOnly,
+    Refused,
+    RegfsError,
+)
+from regfs.ports import Clock, ContentStore, Counts, Metered, Source
+from regfs.reference import connection_name
+from regfs.tree import own
+from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
+from regfs.tree.errorlog import ErrorLog
+from regfs.tree.inodes import ROOT, Inodes
+from regfs.tree.names import NameFolder, RegistryRoot
+from regfs.tree.nodes import BrokenFolder, Folder, Link, Node
+from regfs.tree.registry import Registry
+from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder
+from regfs.tree.walker import Walker
+
+REFRESH = "regfs.refresh"
+"""The extended attribute that forgets listings when it is read; it is in no list of attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSettings:
+    """How a mount behaves. Times in seconds.
+
+    ``single``: one registry is the root; else one folder a connection. ``settle_at_lookup``: a name is settled when
+    it is looked up, since writers and permission checks believe a positive lookup.
+    """
+
+    ttl: float = 10.0
+    writable: bool = False
+    settle_at_lookup: bool = False
+    single: bool = True
+    call_deadline: float = 30.0
+
+
+class _Content(Protocol):
+    def read(self, offset: int, size: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _Bytes:
+    """An open file's bytes: one version to its end, whatever is pushed meanwhile."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ConnectionsRoot(Folder):
+    """The root of a mount with one folder a connection. An address leads to its connection's folder, as a link."""
+
+    __slots__ = ("_born", "on_use", "shown")
+
+    def __init__(self, born: int, on_use: Callable[[], None]) -> None:
+        super().__init__(None, "")
+        self.shown: dict[str, tuple[Folder, Connection]] = {}
+        self.on_use = on_use
+        self._born = born
+
+    @property
+    def time_ns(self) -> int:
+        return self._born
+
+    async def find(self, name: str) -> Node:
+        self.on_use()
+        if name in self.shown:
+            return self.shown[name][0]
+        for folder, connection in self.shown.values():
+            if name in (connection.address, connection_name(connection.address)):
+                return self.child(name, lambda to=folder.name: Link(self, name, to, 0.0))  # type: ignore[misc]
+        raise NotFound(f"there is no connection {name[:80]}")
+
+    async def entries(self) -> list[Node]:
+        self.on_use()
+        return [folder for folder, _ in self.shown.values()]
+
+
+class FileSystem:
+    """What a mount shows, operation by operation. Everything it raises is one of `regfs.errors`."""
+
+    def __init__(self, settings: TreeSettings, *, clock: Clock, store: ContentStore) -> None:
+        self.settings = settings
+        self.errors = ErrorLog()
+        self.registries: dict[str, Registry] = {}
+        self.on_root_use: Callable[[], None] = lambda: None
+        self.invalidate: Callable[[int, bytes], None] = lambda _parent, _name: None
+        self.facts: Callable[[str], Mapping[str, object]] = lambda _registry: {}
+        self._clock = clock
+        self._store = store
+        self._born = int(clock.time() * 1e9)
+        self._nursery: trio.Nursery | None = None
+        self._walker = Walker()
+        self._handles: dict[int, _Content | list[Node]] = {}
+        self._next_handle = 1
+        self._root: Folder = ConnectionsRoot(self._born, lambda: self.on_root_use())
+        self._inodes = Inodes(self._root)
+
+    # ── what is mounted ──
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Work in ``nursery`` from now on."""
+        self._nursery = nursery
+        self._walker.start(nursery)
+        for registry in self.registries.values():
+            registry.start(nursery)
+
+    def add_registry(self, name: str, source: Source, connection: Connection) -> None:
+        """Show a registry; in a mount of a single one, as the root."""
+        registry = Registry(
+            name,
+            source,
+            connection,
+            clock=self._clock,
+            store=self._store,
+            ttl=self.settings.ttl,
+            deadline=self.settings.call_deadline,
+        )
+        if self._nursery is not None:
+            registry.start(self._nursery)
+        self.registries[name] = registry
+        parent = None if self.settings.single else self._root
+        self._show(name, RegistryRoot(parent, "" if self.settings.single else name, registry), connection)
+
+    def fail_registry(self, name: str, error: RegfsError, connection: Connection) -> None:
+        """Show a registry that cannot be had: its name is there, and everything in it says why."""
+        self.registries.pop(name, None)
+        folder = BrokenFolder(self._root, "" if self.settings.single else name, error, self._born)
+        self._show(name, folder, connection)
+        self.note(error, name)
+
+    def remove_registry(self, name: str) -> None:
+        """Show a registry no longer. What is open stays open."""
+        self.registries.pop(name, None)
+        if isinstance(self._root, ConnectionsRoot):
+            self._root.shown.pop(name, None)
+            self.invalidate(ROOT, name.encode())
+
+    def _show(self, name: str, folder: Folder, connection: Connection) -> None:
+        if self.settings.single:
+            folder.parent = None
+            self._root = folder
+            self._inodes.set_root(folder)
+        elif isinstance(self._root, ConnectionsRoot):
+            self._root.shown[name] = (folder, connection)
+            self.invalidate(ROOT, name.encode())
+
+    # ── names ──
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """The node that ``name`` stands for in a folder, remembered once more until `forget`. Raises NotFound."""
+        folder = self._inodes[parent]
+        text = _decoded(name)
+        with self._operation(folder, text):
+            node = await self._find(folder, text)
+            if self.settings.settle_at_lookup:
+                await node.settle()
+        self._inodes.remember(node)
+        return self._attributes(node)
+
+    async def _find(self, folder: Node, name: str) -> Node:
+        if folder is self._root and name == own.NAME:
+            return folder.child(name, lambda: own.OwnFolder(folder, self._own_files(), self._born))
+        if isinstance(folder, NameFolder) and name in TAG_NAMES:
+            self._walker.visited(folder)
+        return await folder.find(name)
+
+    def forget(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """The kernel forgets inodes: pairs of an inode and how many of its lookups are taken back."""
+        for ino, lookups in pairs:
+            self._inodes.forget(ino, lookups)
+
+    def remember(self, ino: int) -> None:
+        """The kernel took an entry of `readdir`: one lookup more."""
+        self._inodes.remember(self._inodes[ino])
+
+    async def getattr(self, ino: int) -> Attributes:
+        """A node's attributes, once it is sure that the name is there. Raises NotFound."""
+        node = self._inodes[ino]
+        with self._operation(node):
+            await node.settle()
+        return self._attributes(node)
+
+    async def access(self, ino: int, mode: int) -> None:
+        """Make sure that the name is there and may be used as ``mode`` says (R 4, W 2, X 1)."""
+        node = self._inodes[ino]
+        with self._operation(node):
+            await node.settle()
+            if mode & 2 and not self.settings.writable:
+                raise ReadOnly("the mount is read-only; mount it with --rw to delete tags")
+
+    async def readlink(self, ino: int) -> bytes:
+        """Where a link leads."""
+        return self._inodes[ino].target().encode()
+
+    # ── folders ──
+
+    async def opendir(self, ino: int) -> int:
+        """List a folder, as it is now; the handle is for `readdir`."""
+        node = self._inodes[ino]
+        if isinstance(node, NameFolder):
+            self._walker.visited(node)
+        with self._operation(node):
+            entries = await node.entries()
+        for entry in entries:
+            self._inodes.number(entry)
+        self._note_partial(node)
+        return self._handle(entries)
+
+    def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
+        """The entries from position ``start`` on."""
+        entries = self._handles[handle]
+        assert isinstance(entries, list)
+        for place in range(start, len(entries)):
+            node = entries[place]
+            yield DirEntry(node.name.encode(), self._attributes(node), place + 1)
+
+    def releasedir(self, handle: int) -> None:
+        """The folder is closed."""
+        entries = self._handles.pop(handle)
+        assert isinstance(entries, list)
+        for node in entries:
+            self._inodes.drop_if_unused(node)
+
+    # ── files ──
+
+    async def open(self, ino: int, writing: bool) -> OpenFile:
+        """Open a file: it shows one version to its end."""
+        node = self._inodes[ino]
+        if writing:
+            self.refuse_write("write", ino, None)
+        if isinstance(node, own.ErrorsFile):
+            node.log.open()
+            return OpenFile(self._handle(node.log), direct_io=True, keep_cache=False)
+        with self._operation(node):
+            content = await node.content()
+        steady = node.is_steady
+        return OpenFile(self._handle(_Bytes(content)), direct_io=not steady, keep_cache=steady)
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes:
+        """Bytes of an open file; fewer than ``size`` only at its end."""
+        content = self._handles[handle]
+        assert not isinstance(content, list)
+        return content.read(offset, size)
+
+    def release(self, handle: int) -> None:
+        """The file is closed."""
+        content = self._handles.pop(handle)
+        assert not isinstance(content, list)
+        content.close()
+
+    # ── removing, and what is refused ──
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a file: of a tag's folder manifest.json, which deletes the tag. All else is refused."""
+        folder = self._inodes[parent]
+        text = _decoded(name)
+        with self._operation(folder, text):
+            self._need_writable()
+            await folder.unlink(text)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove a folder that holds nothing any more."""
+        folder = self._inodes[parent]
+        text = _decoded(name)
+        with self._operation(folder, text):
+            self._need_writable()
+            await folder.rmdir(text)
+
+    def refuse_write(self, what: str, ino: int, name: bytes | None) -> NoReturn:
+        """Refuse what this version does not do: ReadOnly, or Refused with a line in ``.regfs/errors``."""
+        with self._operation(self._inodes[ino], "" if name is None else _decoded(name)):
+            self._need_writable()
+            raise Refused(f"{what} is not possible yet: in this version --rw deletes tags and nothing else")
+
+    def _need_writable(self) -> None:
+        if not self.settings.writable:
+            raise ReadOnly("the mount is read-only; mount it with --rw to delete tags")
+
+    # ── extended attributes ──
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """One extended attribute. Outside ``user.`` it is AttributeUnsupported at once, so that `ls -l` stops asking."""
+        node = self._inodes[ino]
+        namespace, _, rest = _decoded(name).partition(".")
+        if namespace != "user":
+            raise AttributeUnsupported(f"there are no attributes outside user.: {rest[:80]}")
+        if rest == REFRESH and node.kind is Kind.FOLDER:
+            return str(self.refresh(ino)).encode()
+        with self._operation(node):
+            return (await node.attribute(rest)).encode()
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        """The names of a node's extended attributes."""
+        node = self._inodes[ino]
+        with self._operation(node):
+            if isinstance(node, ManifestFolder) and node.holds_for <= 0:
+                await node.settle()
+            return [f"user.{name}".encode() for name in node.attribute_names()]
+
+    def statfs(self) -> Statfs:
+        """For `df`: at once, whatever the registries do."""
+        return Statfs(files=len(self._inodes))
+
+    # ── what the daemon itself asks ──
+
+    def refresh(self, ino: int = ROOT) -> int:
+        """Forget the listings of a folder and below, in the kernel too; how many there were."""
+        node = self._inodes[ino]
+        if isinstance(node, ConnectionsRoot):
+            return sum(self.refresh_registry(registry) for registry in self.registries.values())
+        owner = next((n for n in node.lineage() if isinstance(n, ManifestFolder)), None)
+        if owner is None:
+            return 0
+        prefix = owner.full if isinstance(owner, NameFolder) else owner.repository
+        count = owner.registry.forget(prefix)
+        if isinstance(owner, NameFolder) and owner.may_be_tag:
+            count += owner.registry.contents.forget(owner.repository)
+        self._invalidate_below(node)
+        return count
+
+    def refresh_registry(self, registry: Registry) -> int:
+        """Forget everything that a registry said."""
+        count = registry.forget()
+        for node in self._inodes.nodes():
+            if isinstance(node, RegistryRoot) and node.registry is registry:
+                self._invalidate_below(node)
+        return count
+
+    def _invalidate_below(self, node: Node) -> None:
+        for child in list((node.children or {}).values()):
+            self._invalidate_below(child)
+            if child.lookups > 0 and node.ino:
+                self.invalidate(node.ino, child.name.encode())
+
+    def note(self, error: BaseException, where: str) -> None:
+        """Add a line to ``.regfs/errors``."""
+        if isinstance(error, RegfsError):
+            what = f"{error} → {advice(error)}"
+        else:
+            what = f"unexpected {type(error).__name__} → please report this; the daemon's log has the details"
+        self.errors.add(where or "/", what, self._clock.time())
+
+    def status(self) -> dict[str, object]:
+        """What ``.regfs/status.json`` holds."""
+        return {
+            "version": __version__,
+            "writable": self.settings.writable,
+            "ttl": self.settings.ttl,
+            "single": self.settings.single,
+            "inodes": len(self._inodes),
+            "registries": [self._registry_status(registry) for registry in self.registries.values()],
+            "errors": self.errors.lines()[-5:],
+        }
+
+    def _registry_status(self, registry: Registry) -> dict[str, object]:
+        metered = registry.source.capability(Metered)
+        return {
+            "name": registry.name,
+            "address": registry.connection.address,
+            "reference": registry.source.name,
+            "provider": registry.connection.provider,
+            **self.facts(registry.name),
+            "partial": dict(registry.partial),
+            "dropped_names": registry.tags.dropped + registry.catalog.dropped,
+            "quota": dict(metered.quota()) if metered is not None else {},
+            "counters": self._counters(registry),
+        }
+
+    def _counters(self, registry: Registry) -> dict[str, int]:
+        counts = registry.source.capability(Counts)
+        return dict(counts.counters()) if counts is not None else {}
+
+    def _own_files(self) -> dict[str, Callable[[Node, str], Node]]:
+        def metrics() -> str:
+            return own.as_metrics({r.name: self._counters(r) for r in self.registries.values()})
+
+        return {
+            "README": lambda parent, name: own.Snapshot(parent, name, lambda: own.README),
+            "status.json": lambda parent, name: own.Snapshot(
+                parent, name, lambda: own.as_json(self.status())
+            ),
+            "errors": lambda parent, name: own.ErrorsFile(parent, name, self.errors),
+            "metrics": lambda parent, name: own.Snapshot(parent, name, metrics),
+        }
+
+    # ── around every operation ──
+
+    @contextmanager
+    def _operation(self, node: Node, name: str = "") -> Iterator[None]:
+        """A deadline on what waits, and a line in ``.regfs/errors`` for what fails."""
+        try:
+            with trio.move_on_after(self.settings.call_deadline) as scope:
+                yield
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(f"no answer within {self.settings.call_deadline:g} s")
+        except RegfsError as error:
+            if not isinstance(error, NotFound | FileError | ReadOnly):
+                self.note(error, f"{node.path()}/{name}".strip("/"))
+            raise
+
+    def _note_partial(self, node: Node) -> None:
+        if isinstance(node, NameFolder) and node.full in node.registry.partial:
+            reason = node.registry.partial[node.full]
+            self.errors.add(node.path() or "/", f"shown in part: {reason}", self._clock.time())
+
+    def _attributes(self, node: Node) -> Attributes:
+        self._inodes.number(node)
+        holds_for = max(0.0, node.holds_for)
+        return Attributes(
+            node.ino, node.kind, self._mode(node), node.size, node.time_ns, holds_for, holds_for
+        )
+
+    def _mode(self, node: Node) -> int:
+        mode = node.mode
+        if mode is not None:
+            return mode
+        if node.kind is Kind.LINK:
+            return 0o777
+        if node.kind is Kind.FOLDER:
+            return 0o755 if self.settings.writable else 0o555
+        return 0o644 if self.settings.writable else 0o444
+
+    def _handle(self, content: _Content | list[Node]) -> int:
+        handle = self._next_handle
+        self._next_handle += 1
+        self._handles[handle] = content
+        return handle
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise NotFound("a name that is not UTF-8 is no registry's") from None

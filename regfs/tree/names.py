@@ -1,0 +1,333 @@
+"""Folders whose names come from a registry: namespaces, repositories, tags, and what stands beside them by name."""
+
+from __future__ import annotations
+
+from regfs.digest import Digest
+from regfs.errors import NotEmpty, NotFound, Refused, RegfsError, Unsupported
+from regfs.ports import Answer
+from regfs.reference import is_component, is_repository, is_tag, split_reference
+from regfs.tree.nodes import Folder, Link, Node
+from regfs.tree.registry import Registry, Role
+from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder, remove_tag_folder
+
+DIGESTS = ".digests"
+TAGS = ".tags"
+REPOS = ".repos"
+
+_PROBED = frozenset({"autorun.inf", "desktop.ini"})
+"""Names that file managers look for everywhere: they are never asked of a registry."""
+
+
+class NameFolder(ManifestFolder):
+    """A name in a registry, which is provisional until something asks what it is: tag, repository or namespace.
+
+    As a tag it is ``name`` in ``repository``; as a repository or namespace it is ``full``. The root has no name.
+    """
+
+    __slots__ = ("may_be_tag", "order")
+
+    def __init__(
+        self,
+        parent: Node | None,
+        name: str,
+        registry: Registry,
+        *,
+        repository: str = "",
+        may_be_tag: bool = True,
+    ) -> None:
+        super().__init__(parent, name, registry, repository, name, "..")  # type: ignore[arg-type]  # the root has no parent
+        self.may_be_tag = may_be_tag and bool(repository)
+        self.order: list[str] | None = None
+
+    @property
+    def full(self) -> str:
+        """Its name as a repository or namespace."""
+        return f"{self.repository}/{self.name}" if self.repository else self.name
+
+    # ── what it is ──
+
+    @property
+    def role(self) -> Role | Answer:
+        """What it is, as far as is known without asking."""
+        if self.may_be_tag or not self.repository:
+            return self.registry.known(self.repository, self.name)
+        return self._known_apart()
+
+    def _known_apart(self) -> Role | Answer:
+        """What a nested repository is, whose name a tag bears too."""
+        answers = (self.registry.repository_answer(self.full), self.registry.namespace_answer(self.full))
+        if answers[0] is Answer.YES or self.registry.graves.lingers(self.full):
+            return Role.REPOSITORY
+        if answers[1] is Answer.YES:
+            return Role.NAMESPACE
+        return Answer.NO if answers == (Answer.NO, Answer.NO) else Answer.UNKNOWN
+
+    async def settle(self) -> None:
+        if self.may_be_tag or not self.repository:
+            await self.registry.settle(self.repository, self.name)
+        elif self._known_apart() in (Answer.NO, Answer.UNKNOWN):
+            await self.registry.list_folder(self.full)
+
+    @property
+    def mode(self) -> int | None:
+        refused = self.registry.catalog.refusal() is not None
+        return 0o111 if refused and self.role is Answer.UNKNOWN else None
+
+    @property
+    def time_ns(self) -> int:
+        if self.may_be_tag and self.registry.tag_answer(self.repository, self.name) is Answer.YES:
+            return super().time_ns
+        return self.registry.born
+
+    @property
+    def holds_for(self) -> float:
+        if not isinstance(self.role, Role):
+            return 0.0
+        return self.registry.entry_left(self.repository if self.may_be_tag else "", self.name)
+
+    # ── what it holds ──
+
+    async def find(self, name: str) -> Node:
+        if name in (DIGESTS, TAGS, REPOS):
+            return self._beside(name)
+        if self._is_tombstone or self._is_known_tag:
+            return await super().find(name)
+        if self.may_be_tag and name in TAG_NAMES and self._could_be_tag:
+            try:
+                return self.show(await self.manifest(), name)
+            except NotFound:
+                if self._is_known_tag:
+                    raise
+        return self._ordinary(name)
+
+    @property
+    def _is_tombstone(self) -> bool:
+        return self.may_be_tag and self.registry.tombstone(self.repository, self.name) is not None
+
+    @property
+    def _is_known_tag(self) -> bool:
+        return self.may_be_tag and self.registry.tag_answer(self.repository, self.name) is Answer.YES
+
+    @property
+    def _could_be_tag(self) -> bool:
+        return self.registry.tag_answer(self.repository, self.name) is not Answer.NO
+
+    def _beside(self, name: str) -> Node:
+        if not self.full:
+            raise NotFound(f"the root of a registry has no {name}")
+        kind = {DIGESTS: DigestsFolder, TAGS: TagsFolder, REPOS: ReposFolder}[name]
+        return self.child(name, lambda: kind(self, name, self.registry, self.full))
+
+    def _ordinary(self, name: str) -> Node:
+        pasted = split_reference(name)
+        if pasted is not None:
+            return self._pasted(name, *pasted)
+        child = f"{self.full}/{name}" if self.full else name
+        grammatical = (is_component(name) and is_repository(child)) or (bool(self.full) and is_tag(name))
+        if not grammatical or name in _PROBED:
+            raise NotFound(f"{name[:80]!r} can be no repository or tag")
+        if self.registry.known(self.full, name) is Answer.NO:
+            raise NotFound(f"there is no repository, namespace or tag {child}")
+        return self.named(name)
+
+    def named(self, name: str) -> NameFolder:
+        """The child of that name; whether there is one is for `settle` to say."""
+        return self.child(name, lambda: NameFolder(self, name, self.registry, repository=self.full))
+
+    def _pasted(self, name: str, repository: str, reference: str | Digest) -> Node:
+        behind = f"{DIGESTS}/{reference.file_name}" if isinstance(reference, Digest) else reference
+        return self.child(name, lambda: Link(self, name, f"{repository}/{behind}", 0.0))
+
+    async def entries(self) -> list[Node]:
+        if self._is_tombstone or self._is_known_tag:
+            return await super().entries()
+        try:
+            listing = await self.registry.list_folder(self.full)
+        except RegfsError:
+            if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
+                return await super().entries()
+            raise
+        if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
+            return await super().entries()
+        self.order = list(dict.fromkeys((*listing.tags, *listing.nested)))
+        nodes: list[Node] = [self.named(name) for name in self.order]
+        if len(self.order) < len(listing.tags) + len(listing.nested):
+            nodes.append(self._beside(REPOS))
+        return nodes
+
+    # ── removing ──
+
+    async def unlink(self, name: str) -> None:
+        if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
+            return await super().unlink(name)
+        node = await self.find(name)
+        await node.settle()
+        raise Refused(f"{node.path()} is no file of the registry's: there is nothing to remove")
+
+    async def rmdir(self, name: str) -> None:
+        if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
+            return await super().rmdir(name)
+        if name in (DIGESTS, TAGS, REPOS):
+            raise Refused(f"{self.path()}/{name} is a view: there is nothing to remove")
+        if self.registry.tombstone(self.full, name) is not None or await self.registry.is_tag(
+            self.full, name
+        ):
+            return remove_tag_folder(self.registry, self.full, name)
+        child = self.named(name)
+        await child.settle()
+        return await self.registry.remove_folder(child.full)
+
+    # ── extended attributes ──
+
+    def attribute_names(self) -> list[str]:
+        if self._is_known_tag:
+            return super().attribute_names()
+        return ["regfs.reference", *(["regfs.partial"] if self.full in self.registry.partial else [])]
+
+    async def attribute(self, name: str) -> str:
+        if (
+            name.startswith("oci.")
+            and self.may_be_tag
+            and await self.registry.is_tag(self.repository, self.name)
+        ):
+            return await super().attribute(name)
+        if self.full:
+            await self.settle()
+        if self._is_known_tag and name != "regfs.partial":
+            return await super().attribute(name)
+        if name == "regfs.reference":
+            return f"{self.registry.source.name}/{self.full}".rstrip("/")
+        if name == "regfs.partial" and self.full in self.registry.partial:
+            return "1"
+        return await Node.attribute(self, name)
+
+
+class RegistryRoot(NameFolder):
+    """A registry's own folder: its name and attributes never wait for the registry."""
+
+    __slots__ = ()
+
+    def __init__(self, parent: Node | None, name: str, registry: Registry) -> None:
+        super().__init__(parent, name, registry)
+
+    @property
+    def full(self) -> str:
+        return ""
+
+    async def settle(self) -> None:
+        """It is there, whatever the registry says."""
+
+    @property
+    def mode(self) -> int | None:
+        refused = self.registry.catalog.refusal() is not None
+        return 0o111 if refused and not self.registry.catalog.proven.children else None
+
+    @property
+    def role(self) -> Role | Answer:
+        return Role.NAMESPACE
+
+    @property
+    def holds_for(self) -> float:
+        return 1.0
+
+
+class _Beside(Folder):
+    """A folder that stands in a repository's by name only: it is there where the repository is."""
+
+    __slots__ = ("registry", "repository")
+
+    def __init__(self, parent: Node, name: str, registry: Registry, repository: str) -> None:
+        super().__init__(parent, name)
+        self.registry = registry
+        self.repository = repository
+
+    async def settle(self) -> None:
+        assert self.parent is not None
+        await self.parent.settle()
+
+    @property
+    def time_ns(self) -> int:
+        return self.registry.born
+
+    async def unlink(self, name: str) -> None:
+        await (await self.find(name)).settle()
+        raise Refused(f"{self.path()}/{name} cannot be removed here")
+
+
+class DigestsFolder(_Beside):
+    """``.digests``: any manifest of the repository by its digest."""
+
+    __slots__ = ()
+
+    async def find(self, name: str) -> Node:
+        try:
+            digest = Digest.from_file_name(name)
+        except (ValueError, Unsupported):
+            raise NotFound(f"{name[:80]!r} is no digest: sha256-HEX") from None
+        return self._folder(digest)
+
+    async def entries(self) -> list[Node]:
+        await self.settle()
+        return [self._folder(digest) for digest in self.registry.contents.known_digests(self.repository)]
+
+    def _folder(self, digest: Digest) -> Node:
+        name = digest.file_name
+        return self.child(
+            name, lambda: ManifestFolder(self, name, self.registry, self.repository, digest, "../..")
+        )
+
+
+class TagsFolder(_Beside):
+    """``.tags``: the tags alone, whatever else bears their names."""
+
+    __slots__ = ()
+
+    async def find(self, name: str) -> Node:
+        if not is_tag(name):
+            raise NotFound(f"{name[:80]!r} can be no tag")
+        buried = self.registry.tombstone(self.repository, name) is not None
+        if not buried and self.registry.tag_answer(self.repository, name) is Answer.NO:
+            raise NotFound(f"there is no tag {self.repository}:{name}")
+        return self._folder(name)
+
+    async def entries(self) -> list[Node]:
+        listing = await self.registry.list_folder(self.repository)
+        return [self._folder(tag) for tag in listing.tags]
+
+    async def rmdir(self, name: str) -> None:
+        await (await self.find(name)).settle()
+        remove_tag_folder(self.registry, self.repository, name)
+
+    def _folder(self, tag: str) -> Node:
+        return self.child(
+            tag, lambda: ManifestFolder(self, tag, self.registry, self.repository, tag, "../..")
+        )
+
+
+class ReposFolder(_Beside):
+    """``.repos``: the nested repositories alone, whatever tags bear their names."""
+
+    __slots__ = ()
+
+    async def find(self, name: str) -> Node:
+        if not is_component(name) or not is_repository(f"{self.repository}/{name}"):
+            raise NotFound(f"{name[:80]!r} can be no repository")
+        return self._folder(name)
+
+    async def entries(self) -> list[Node]:
+        listing = await self.registry.list_folder(self.repository)
+        return [self._folder(name) for name in listing.nested]
+
+    async def rmdir(self, name: str) -> None:
+        child = await self.find(name)
+        await child.settle()
+        listing = await self.registry.list_folder(f"{self.repository}/{name}")
+        if listing.tags or listing.nested:
+            raise NotEmpty(f"{self.repository}/{name} is not empty")
+        await self.registry.remove_folder(f"{self.repository}/{name}")
+
+    def _folder(self, name: str) -> Node:
+        return self.child(
+            name,
+            lambda: NameFolder(self, name, self.registry, repository=self.repository, may_be_tag=False),
+        )

@@ -1,0 +1,449 @@
+"""One registry as the tree sees it: what each name is, asked for only when something wants to know."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from enum import Enum
+
+import trio
+
+from regfs.connection import Connection
+from regfs.digest import Digest
+from regfs.errors import (
+    AccessDenied,
+    NotEmpty,
+    NotFound,
+    Refused,
+    RegfsError,
+    Unsupported,
+)
+from regfs.fence import Fence
+from regfs.manifest import Manifest
+from regfs.ports import Answer, Clock, ContentStore, DeletesRepositories, DeletesTags, Deletion, Source
+from regfs.reference import is_repository, is_tag
+from regfs.tree.bounded import keep
+from regfs.tree.catalog import Catalog, Names
+from regfs.tree.contents import Contents
+from regfs.tree.flights import Flights
+from regfs.tree.folderlisting import FolderListing, Outcome
+from regfs.tree.graves import Graves, Tombstone
+from regfs.tree.taglists import TagList, TagLists
+
+CATALOG_PATIENCE = 2.0
+"""Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
+
+
+_KEEP_TIMES = 100_000
+
+
+class Role(Enum):
+    """What a name in a registry is."""
+
+    TAG = "tag"
+    REPOSITORY = "repository"
+    NAMESPACE = "namespace"
+    OPAQUE = "opaque"
+    """It can't be disproved: the catalog is refused, and names below it may exist."""
+
+
+class Registry:
+    """Settles names, lists folders, reads manifests and deletes tags of one registry, through its Source."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        connection: Connection,
+        *,
+        clock: Clock,
+        store: ContentStore,
+        ttl: float,
+        deadline: float,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.connection = connection
+        self.born = int(clock.time() * 1e9)
+        self.fence = Fence(connection.only)
+        self.graves = Graves(clock)
+        self.tags = TagLists(source, clock, ttl, deadline)
+        self.catalog = Catalog(source, clock, ttl, deadline)
+        self.contents = Contents(source, store, clock, ttl, deadline)
+        self.partial: dict[str, str] = {}
+        self._clock = clock
+        self._ttl = ttl
+        self._deadline = deadline
+        self._shown: OrderedDict[tuple[str, Digest], int] = OrderedDict()
+        self._deletions = Flights(deadline * 4)
+        self.tags.on_done = self.graves.settle
+        self.tags.on_absent = self._on_absent
+        self._namespaces = frozenset(namespace.strip("/") for namespace in connection.namespaces)
+        for namespace in self._namespaces:
+            self.catalog.proven.add_folder(namespace)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Fetch in ``nursery`` from now on."""
+        self._deletions.start(nursery)
+        self.tags.start(nursery)
+        self.catalog.start(nursery)
+        self.contents.start(nursery)
+
+    def forget(self, prefix: str = "") -> int:
+        """Forget every listing and every tag's digest of ``prefix`` and below; how many there were."""
+        return self.tags.forget(prefix) + self.catalog.forget() + self.contents.forget(prefix)
+
+    # ── what a name is, as far as is known without asking ──
+
+    def tag_answer(self, repository: str, tag: str) -> Answer:
+        """Whether ``tag`` is a tag of ``repository``."""
+        if not repository or not is_tag(tag) or not self.fence.holds(repository):
+            return Answer.NO
+        state = self.contents.state(repository, tag)
+        if state is not None and not self.graves.is_dead(repository, tag, state.asked):
+            return Answer.YES
+        listed = self.tags.fresh(repository)
+        if listed is not None:
+            dead = self.graves.is_dead(repository, tag, listed.age.started)
+            return Answer.YES if tag in listed.names and not dead else Answer.NO
+        if self.contents.is_absent(repository, tag):
+            return Answer.NO
+        return Answer.NO if self.repository_answer(repository) is Answer.NO else Answer.UNKNOWN
+
+    def repository_answer(self, path: str) -> Answer:
+        """Whether ``path`` is a repository (one that is hidden is none)."""
+        if not is_repository(path) or not self.fence.holds(path):
+            return Answer.NO
+        listed = self.tags.fresh(path)
+        if self.graves.is_hidden(path):
+            return Answer.NO if listed is not None else Answer.UNKNOWN
+        if listed is not None:
+            return Answer.YES
+        catalog = self.catalog.fresh()
+        if catalog is not None:
+            return Answer.YES if path in catalog.repositories else Answer.NO
+        return Answer.NO if self.tags.is_absent(path) else Answer.UNKNOWN
+
+    def namespace_answer(self, path: str) -> Answer:
+        """Whether ``path`` is the beginning of a repository's name."""
+        if not is_repository(path) or not self.fence.leads_to(path):
+            return Answer.NO
+        if path in self._namespaces:
+            return Answer.YES
+        catalog = self.catalog.fresh()
+        if any(True for _ in self._visible(catalog or self.catalog.proven, path)):
+            return Answer.YES
+        return Answer.UNKNOWN if catalog is None else Answer.NO
+
+    def known(self, repository: str, name: str) -> Role | Answer:
+        """What ``repository/name`` is: a Role, or NO (there is no such name), or UNKNOWN."""
+        path = _join(repository, name)
+        if self.graves.tombstone(repository, name) is not None:
+            return Role.TAG
+        tag = self.tag_answer(repository, name)
+        if tag is Answer.YES:
+            return Role.TAG
+        if self.repository_answer(path) is Answer.YES or self.graves.lingers(path):
+            return Role.REPOSITORY
+        namespace = self.namespace_answer(path)
+        if namespace is Answer.YES:
+            return Role.NAMESPACE
+        answers = (tag, self.repository_answer(path), namespace)
+        return Answer.NO if all(answer is Answer.NO for answer in answers) else Answer.UNKNOWN
+
+    def entry_left(self, repository: str, name: str) -> float:
+        """For how many seconds what is known of a name holds; 0: nothing is known of it."""
+        now = self._clock.monotonic()
+        if self.graves.tombstone(repository, name) is not None or self.graves.lingers(
+            _join(repository, name)
+        ):
+            return 0.0
+        state = self.contents.state(repository, name)
+        listed, catalog = self.tags.fresh(repository), self.catalog.fresh()
+        left = [0.0]
+        if state is not None:
+            left.append(self.contents.left(state))
+        if listed is not None and name in listed.names:
+            left.append(listed.age.left(now, self._ttl))
+        if catalog is not None and self.catalog.age is not None:
+            left.append(self.catalog.age.left(now, self._ttl))
+        return max(left)
+
+    # ── settling: asking what is still open ──
+
+    async def settle(self, repository: str, name: str) -> Role:
+        """What ``repository/name`` is, asking at once what is still open. Raises NotFound, and what a Source raises.
+
+        Where the parent is no known repository, the name is asked for as a repository first: `ls team/app` then
+        costs no request that finds out that `app` is no tag of `team`.
+        """
+        known = self.known(repository, name)
+        if isinstance(known, Role):
+            return known
+        if known is Answer.NO:
+            raise self._absent(repository, name)
+        path = _join(repository, name)
+        together = self.repository_answer(repository) is Answer.YES
+        role = await self._settle_by_name(repository, name, together=together)
+        return role or await self._settle_by_catalog(repository, path)
+
+    async def _settle_by_name(self, repository: str, name: str, *, together: bool) -> Role | None:
+        path = _join(repository, name)
+        if together:
+            return await _first(
+                (Role.TAG, lambda: self._ask_tag(repository, name)),
+                (Role.REPOSITORY, lambda: self._ask_repository(path)),
+            )
+        if await self._ask_repository(path) is Answer.YES:
+            return Role.REPOSITORY
+        return Role.TAG if await self._ask_tag(repository, name) is Answer.YES else None
+
+    async def _settle_by_catalog(self, repository: str, path: str) -> Role:
+        try:
+            await self.catalog.get()
+        except AccessDenied:
+            if self.namespace_answer(path) is Answer.YES:
+                return Role.NAMESPACE
+            if self.namespace_answer(path) is Answer.NO or await self._is_below_a_repository(repository):
+                raise self._absent_path(path) from None
+            return Role.OPAQUE
+        if self.namespace_answer(path) is Answer.YES:
+            return Role.NAMESPACE
+        raise self._absent_path(path)
+
+    async def _is_below_a_repository(self, repository: str) -> bool:
+        return bool(repository) and await self._ask_repository(repository) is Answer.YES
+
+    async def _ask_tag(self, repository: str, tag: str) -> Answer:
+        answer = self.tag_answer(repository, tag)
+        if answer is not Answer.UNKNOWN:
+            return answer
+        try:
+            await self.contents.resolve(repository, tag)
+        except NotFound:
+            return Answer.NO
+        except AccessDenied:
+            return Answer.UNKNOWN
+        self._prove(repository)
+        return Answer.YES
+
+    async def _ask_repository(self, path: str) -> Answer:
+        answer = self.repository_answer(path)
+        if answer is not Answer.UNKNOWN:
+            return answer
+        try:
+            await self.tags.exists(path)
+        except NotFound:
+            return Answer.NO
+        except AccessDenied:
+            return Answer.UNKNOWN
+        if self.graves.is_hidden(path) and not self.living_tags(await self.tags.get(path), path):
+            return Answer.NO
+        self._prove(path)
+        return Answer.YES
+
+    async def is_tag(self, repository: str, name: str) -> bool:
+        """Whether ``name`` is a tag, asking if that is not known. Raises what a Source raises, but for NotFound."""
+        answer = self.tag_answer(repository, name)
+        if answer is Answer.UNKNOWN:
+            return await self._ask_tag(repository, name) is Answer.YES
+        return answer is Answer.YES
+
+    # ── listings ──
+
+    async def list_folder(self, path: str) -> FolderListing:
+        """The tags and nested names of a repository or namespace (empty path: the root).
+
+        Raises NotFound, ListingRefused where nothing may be listed and nothing is known, and what a Source raises.
+        """
+        if self.graves.lingers(path):
+            return self._known_folder(path)
+        outcome = await self._ask_folder(path)
+        tags = [] if outcome.tags is None else self.living_tags(outcome.tags, path)
+        nested = list(self._visible(outcome.names or self.catalog.proven, path))
+        if not tags and not nested:
+            self._raise_if_nothing(outcome, path)
+        partial = outcome.partial()
+        if partial:
+            self.partial[path] = partial
+        else:
+            self.partial.pop(path, None)
+        return FolderListing(tags, nested, partial)
+
+    def _known_folder(self, path: str) -> FolderListing:
+        listed, names = self.tags.fresh(path), self.catalog.fresh()
+        tags = [] if listed is None else self.living_tags(listed, path)
+        return FolderListing(tags, [] if names is None else list(self._visible(names, path)))
+
+    async def _ask_folder(self, path: str) -> Outcome:
+        """Ask for the tags and for the catalog, both at once; the catalog is not waited for long."""
+        outcome = Outcome()
+        async with trio.open_nursery() as nursery:
+            if path and self.repository_answer(path) is not Answer.NO:
+                nursery.start_soon(outcome.take_tags, self.tags, path)
+            nursery.start_soon(outcome.take_names, self.catalog, CATALOG_PATIENCE if path else math.inf)
+        if outcome.tags is None and outcome.names is None and outcome.names_error is None:
+            await outcome.take_names(self.catalog, math.inf)
+        return outcome
+
+    def _raise_if_nothing(self, outcome: Outcome, path: str) -> None:
+        if outcome.tags is not None:
+            return
+        if outcome.tags_error is not None and not isinstance(outcome.tags_error, NotFound):
+            raise outcome.tags_error
+        if outcome.names_error is not None:
+            raise outcome.names_error
+        if path and path not in self._namespaces:
+            raise self._absent_path(path)
+
+    def living_tags(self, tags: TagList, repository: str) -> list[str]:
+        """The names of a listing, without what this mount has deleted since."""
+        return self.graves.living(repository, tags)
+
+    def _visible(self, names: Names, path: str) -> Iterable[str]:
+        for name in names.below(path):
+            child = _join(path, name)
+            if self.fence.leads_to(child) and self._shows(names, child):
+                yield name
+
+    def _shows(self, names: Names, path: str) -> bool:
+        """Say whether a folder is listed: not where all that made it one has been emptied here."""
+        if path in names.repositories and not self.graves.is_hidden(path):
+            return True
+        below = names.children.get(path)
+        if below is None:
+            return path not in names.repositories
+        return any(self._shows(names, _join(path, name)) for name in below)
+
+    # ── a tag's contents ──
+
+    async def manifest(self, repository: str, reference: str | Digest) -> Manifest:
+        """A manifest by tag or digest, verified. Raises NotFound, and what a Source raises."""
+        if not self.fence.holds(repository):
+            raise self._absent(repository, str(reference))
+        if isinstance(reference, Digest):
+            return await self.contents.by_digest(repository, reference)
+        state = self.contents.state(repository, reference)
+        if state is not None and self.graves.is_dead(repository, reference, state.asked):
+            self.contents.drop(repository, reference)
+        elif self.tag_answer(repository, reference) is Answer.NO:
+            raise self._absent(repository, reference)
+        manifest = await self.contents.by_tag(repository, reference)
+        self._prove(repository)
+        return manifest
+
+    def time_of(self, repository: str, tag: str | None, digest: Digest | None) -> int:
+        """The time shown for a tag or digest, in nanoseconds since 1970: it never changes once shown for a digest."""
+        listed = self.tags.fresh(repository) if tag is not None else None
+        facts = listed.facts.get(tag) if listed is not None and tag is not None else None
+        digest = digest or (facts.digest if facts else None)
+        shown = self._shown.get((repository, digest)) if digest is not None else None
+        if shown is not None:
+            return shown
+        made = (
+            int(facts.created.timestamp() * 1e9) if facts is not None and facts.created is not None else None
+        )
+        made = made or (self.contents.created(digest) if digest is not None else None)
+        seen = (self.tags.first_seen(repository, tag) if tag is not None else None) or self.born
+        if digest is not None:
+            keep(self._shown, (repository, digest), made or seen, _KEEP_TIMES)
+        return made or seen
+
+    # ── deleting ──
+
+    def tombstone(self, repository: str, tag: str) -> Tombstone | None:
+        """The tombstone of a tag deleted here a moment ago."""
+        return self.graves.tombstone(repository, tag)
+
+    async def delete_tag(
+        self, repository: str, tag: str, seen: Digest | None, names: Iterable[str]
+    ) -> Deletion:
+        """Delete that tag only; ``names`` stay to be found in its folder for a while. Raises what `DeletesTags` raises."""
+        deleter = self.source.capability(DeletesTags, repository)
+        if deleter is None:
+            raise Unsupported("this kind of registry cannot delete a single tag", registry=self.source.name)
+        if deleter.can_delete() is Answer.NO:
+            raise Refused("this registry does not delete single tags", registry=self.source.name)
+        kept = tuple(names)
+
+        async def delete() -> Deletion:
+            deletion = await deleter.delete_tag(repository, tag, seen)
+            self.graves.bury(repository, tag, kept)
+            self.contents.drop(repository, tag)
+            self._hide_if_empty(repository)
+            return deletion
+
+        # A deletion of several steps goes to its end although the user's call has run out of time.
+        return await self._deletions.share((repository, tag), delete)
+
+    async def remove_folder(self, path: str) -> None:
+        """rmdir of a repository or namespace: only an empty one goes. Raises NotEmpty."""
+        if not self.graves.lingers(path):
+            listing = await self.list_folder(path)
+            if listing.tags or listing.nested:
+                raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")
+            self.graves.hide(path, ())
+        remover = self.source.capability(DeletesRepositories, path)
+        if remover is not None and self.repository_answer(path) is not Answer.NO:
+            await remover.delete_repository(path)
+        self.graves.remove_folder(path)
+
+    def _hide_if_empty(self, repository: str) -> None:
+        listed = self.tags.fresh(repository)
+        if listed is None or self.living_tags(listed, repository):
+            return
+        folders = []
+        parent = repository.rpartition("/")[0]
+        self.graves.hide(repository, ())
+        while parent and self.known(*_split(parent)) not in (Role.REPOSITORY, Role.NAMESPACE, Role.TAG):
+            folders.append(parent)
+            parent = parent.rpartition("/")[0]
+        self.graves.hide(repository, folders)
+
+    # ── small things ──
+
+    def _on_absent(self, repository: str) -> None:
+        self.catalog.proven.discard(repository)
+        for namespace in self._namespaces:
+            self.catalog.proven.add_folder(namespace)
+
+    def _prove(self, repository: str) -> None:
+        if not self.graves.is_hidden(repository):
+            self.catalog.proven.add(repository)
+
+    def _absent(self, repository: str, name: str) -> NotFound:
+        return self._absent_path(_join(repository, name))
+
+    def _absent_path(self, path: str) -> NotFound:
+        return NotFound(f"there is no repository, namespace or tag {path}", registry=self.source.name)
+
+
+async def _first(*asks: tuple[Role, Callable[[], Awaitable[Answer]]]) -> Role | None:
+    """Ask together; the first YES wins and the others are not waited for. Raises an error only if nothing says YES."""
+    found: list[Role] = []
+    errors: list[RegfsError] = []
+
+    async def ask(role: Role, question: Callable[[], Awaitable[Answer]]) -> None:
+        try:
+            if await question() is Answer.YES:
+                found.append(role)
+                nursery.cancel_scope.cancel()
+        except RegfsError as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for role, question in asks:
+            nursery.start_soon(ask, role, question)
+    if not found and errors:
+        raise errors[0]
+    return found[0] if found else None
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    return parent, name

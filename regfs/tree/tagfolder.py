@@ -1,0 +1,299 @@
+"""What a tag's folder holds, and a digest's: the files and links of one manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from regfs.digest import Digest
+from regfs.errors import NoSuchAttribute, NotEmpty, NotFound, Refused
+from regfs.manifest import Descriptor, Manifest
+from regfs.tree.nodes import STEADY, Folder, GoneFile, GoneFolder, Link, Node
+from regfs.tree.registry import Registry
+
+MANIFEST = "manifest.json"
+DIGEST = "digest"
+CONFIG = "config.json"
+PLATFORMS = "platforms"
+TAG_NAMES = (MANIFEST, DIGEST, CONFIG, PLATFORMS)
+"""What a tag's folder can hold, the manifest first: recursive removers must reach it before anything else."""
+
+_FOLDERS = frozenset({PLATFORMS})
+
+
+def names_of(registry: Registry, manifest: Manifest) -> list[str]:
+    """What the folder of ``manifest`` lists, in order."""
+    names = [MANIFEST, DIGEST]
+    if registry.contents.has_config(manifest):
+        names.append(CONFIG)
+    if manifest.is_index:
+        names.append(PLATFORMS)
+    return names
+
+
+class ManifestFolder(Folder):
+    """A folder that shows one manifest, named by a tag or a digest. ``seen`` is the digest it last showed."""
+
+    __slots__ = ("reference", "registry", "repository", "seen", "to_repository")
+
+    def __init__(
+        self,
+        parent: Node,
+        name: str,
+        registry: Registry,
+        repository: str,
+        reference: str | Digest,
+        to_repository: str,
+    ) -> None:
+        super().__init__(parent, name)
+        self.registry = registry
+        self.repository = repository
+        self.reference = reference
+        self.to_repository = to_repository
+        self.seen: Digest | None = None
+
+    async def manifest(self) -> Manifest:
+        """The manifest it shows now. Raises NotFound."""
+        return await self.registry.manifest(self.repository, self.reference)
+
+    async def settle(self) -> None:
+        if isinstance(self.reference, Digest):
+            await self.manifest()
+            return
+        buried = self.registry.tombstone(self.repository, self.reference) is not None
+        if not buried and not await self.registry.is_tag(self.repository, self.reference):
+            raise NotFound(f"there is no tag {self.repository}:{self.reference}")
+
+    @property
+    def tag(self) -> str | None:
+        """The tag, if it is named by one."""
+        return self.reference if isinstance(self.reference, str) else None
+
+    @property
+    def time_ns(self) -> int:
+        digest = self.reference if isinstance(self.reference, Digest) else self._digest_now()
+        return self.registry.time_of(self.repository, self.tag, digest)
+
+    def _digest_now(self) -> Digest | None:
+        state = self.registry.contents.state(self.repository, str(self.reference))
+        return None if state is None else state.descriptor.digest
+
+    @property
+    def holds_for(self) -> float:
+        if self.tag is None:
+            parsed = self.registry.contents.parsed(self.reference)  # type: ignore[arg-type]  # no tag: a digest
+            return STEADY if parsed is not None else 0.0
+        return self.registry.entry_left(self.repository, self.tag)
+
+    async def find(self, name: str) -> Node:
+        if self.tag is not None:
+            grave = self.registry.tombstone(self.repository, self.tag)
+            if grave is not None:
+                return self._gone(name, grave.names)
+        if name not in TAG_NAMES:
+            raise NotFound(f"a tag's folder holds no {name}")
+        return self.show(await self.manifest(), name)
+
+    async def entries(self) -> list[Node]:
+        if self.tag is not None:
+            grave = self.registry.tombstone(self.repository, self.tag)
+            if grave is not None:
+                return [self._gone(name, grave.names) for name in grave.names]
+        manifest = await self.manifest()
+        return [self.show(manifest, name) for name in names_of(self.registry, manifest)]
+
+    def show(self, manifest: Manifest, name: str) -> Node:
+        """The node for one name of ``manifest``'s. Raises NotFound."""
+        if name not in names_of(self.registry, manifest):
+            raise NotFound(f"{self.repository}@{manifest.digest} has no {name}")
+        self.seen = manifest.digest
+        key = (name, manifest.digest)
+        if name == CONFIG:
+            return self.child(key, lambda: ConfigFile(self, name, manifest))
+        if name == PLATFORMS:
+            return self.child(key, lambda: PlatformsFolder(self, name, manifest))
+        if name == MANIFEST:
+            return self.child(key, lambda: PlainFile(self, name, manifest, manifest.raw))
+        return self.child(key, lambda: PlainFile(self, name, manifest, f"{manifest.digest}\n".encode()))
+
+    def _gone(self, name: str, names: Iterable[str]) -> Node:
+        if name not in names:
+            raise NotFound(f"{self.repository}:{self.tag} has been deleted")
+        made = GoneFolder if name in _FOLDERS else GoneFile
+        return self.child((name, None), lambda: made(self, name, (name, None)))
+
+    async def unlink(self, name: str) -> None:
+        if self.tag is None:
+            raise Refused(f"{self.path()}/{name}: a manifest is deleted by its tag, never by its digest")
+        grave = self.registry.tombstone(self.repository, self.tag)
+        if grave is not None:
+            if grave.names.pop(name, self) is self:
+                raise NotFound(f"{self.repository}:{self.tag} has been deleted")
+        elif name == MANIFEST:
+            manifest = await self.manifest()
+            left = [n for n in names_of(self.registry, manifest) if n != MANIFEST]
+            await self.registry.delete_tag(self.repository, self.tag, self.seen or manifest.digest, left)
+        else:
+            await self.find(name)
+            raise Refused(f"{self.path()}/{name} goes with its tag: remove manifest.json to delete the tag")
+
+    async def rmdir(self, name: str) -> None:
+        grave = None if self.tag is None else self.registry.tombstone(self.repository, self.tag)
+        if grave is None:
+            await self.find(name)
+            raise Refused(f"{self.path()}/{name} goes with its tag: remove manifest.json to delete the tag")
+        grave.names.pop(name, None)
+
+    def attribute_names(self) -> list[str]:
+        return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
+
+    async def attribute(self, name: str) -> str:
+        if name == "regfs.reference":
+            mark = ":" if self.tag is not None else "@"
+            await self.settle()
+            return f"{self.registry.source.name}/{self.repository}{mark}{self.reference}"
+        if name not in ("oci.digest", "oci.mediatype", "oci.size"):
+            await self.settle()
+            return await super().attribute(name)
+        if self.tag is not None:
+            await self.settle()
+            return describe(await self.registry.contents.resolve(self.repository, self.tag), name)
+        return describe((await self.manifest()).descriptor, name)
+
+
+def remove_tag_folder(registry: Registry, repository: str, tag: str) -> None:
+    """rmdir of a tag's folder: ends a tombstone, and never deletes anything. Raises NotEmpty."""
+    if registry.tombstone(repository, tag) is None:
+        raise NotEmpty(f"{repository}:{tag} is a tag; remove its manifest.json (or use rm -r) to delete it")
+    registry.graves.end(repository, tag)
+
+
+def describe(descriptor: Descriptor, name: str) -> str:
+    """A descriptor's field by the name of its extended attribute. Raises NoSuchAttribute."""
+    fields = {
+        "oci.digest": str(descriptor.digest),
+        "oci.mediatype": descriptor.media_type,
+        "oci.size": str(descriptor.size),
+    }
+    if name not in fields:
+        raise NoSuchAttribute(f"there is no attribute user.{name}")
+    return fields[name]
+
+
+class ManifestChild(Node):
+    """A file that belongs to one manifest: its bytes never change under its inode."""
+
+    __slots__ = ("manifest",)
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
+        super().__init__(parent, name, (name, manifest.digest))
+        self.manifest = manifest
+
+    @property
+    def folder(self) -> ManifestFolder:
+        """The folder of the tag or digest."""
+        assert isinstance(self.parent, ManifestFolder)
+        return self.parent
+
+    @property
+    def time_ns(self) -> int:
+        return self.folder.registry.time_of(self.folder.repository, self.folder.tag, self.manifest.digest)
+
+    @property
+    def holds_for(self) -> float:
+        return self.folder.holds_for
+
+    @property
+    def is_steady(self) -> bool:
+        return True
+
+    def attribute_names(self) -> list[str]:
+        return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
+
+    async def attribute(self, name: str) -> str:
+        if name == "regfs.reference":
+            return await self.folder.attribute(name)
+        return describe(self.manifest.descriptor, name)
+
+
+class PlainFile(ManifestChild):
+    """``manifest.json`` or ``digest``: the bytes are at hand."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest, data: bytes) -> None:
+        super().__init__(parent, name, manifest)
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    async def content(self) -> bytes:
+        return self._data
+
+
+class ConfigFile(ManifestChild):
+    """``config.json``: of an index the host platform's, whose size is not known before that manifest is read."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
+        super().__init__(parent, name, manifest)
+        self._descriptor = manifest.config
+
+    async def settle(self) -> None:
+        if self._descriptor is None:
+            folder = self.folder
+            image = await folder.registry.contents.image(folder.repository, self.manifest)
+            if image.config is None:
+                raise NotFound(f"{folder.repository}@{image.digest} has no config")
+            self._descriptor = image.config
+
+    @property
+    def size(self) -> int:
+        return 0 if self._descriptor is None else self._descriptor.size
+
+    @property
+    def holds_for(self) -> float:
+        return 0.0 if self._descriptor is None else super().holds_for
+
+    async def content(self) -> bytes:
+        await self.settle()
+        return await self.folder.registry.contents.config(self.folder.repository, self.manifest)
+
+    async def attribute(self, name: str) -> str:
+        if name == "regfs.reference":
+            return await super().attribute(name)
+        await self.settle()
+        assert self._descriptor is not None, "settle() leaves it known"
+        return describe(self._descriptor, name)
+
+
+class PlatformsFolder(ManifestChild, Folder):
+    """The platforms of an index, as links to their manifests."""
+
+    __slots__ = ()
+    kind = Folder.kind
+
+    @property
+    def is_steady(self) -> bool:
+        return False
+
+    def attribute_names(self) -> list[str]:
+        return []
+
+    async def attribute(self, name: str) -> str:
+        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
+
+    async def find(self, name: str) -> Node:
+        for platform, descriptor in self.manifest.platforms():
+            if platform == name:
+                return self._link(platform, descriptor)
+        raise NotFound(f"the index has no platform {name}")
+
+    async def entries(self) -> list[Node]:
+        return [self._link(platform, descriptor) for platform, descriptor in self.manifest.platforms()]
+
+    def _link(self, platform: str, descriptor: Descriptor) -> Node:
+        target = f"../{self.folder.to_repository}/.digests/{descriptor.digest.file_name}"
+        return self.child(platform, lambda: Link(self, platform, target, STEADY))

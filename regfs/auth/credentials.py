@@ -1,0 +1,103 @@
+"""The credential of one connection: asked for when first needed, once for all who wait, and again when it is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Final
+
+import trio
+
+from regfs.connection import Connection
+from regfs.errors import CredentialError, NotSignedIn
+from regfs.ports import Credential, Keychain
+
+ASK_AGAIN: Final = 60.0
+"""Seconds after which a keychain that had nothing, or failed, is asked once more."""
+ASK_AGAIN_REFUSED: Final = 30.0
+"""Seconds for which a refused credential is not sent again: a walk over a mount must not lock an account."""
+JUST_ASKED: Final = 10.0
+"""Seconds for which what the keychain said is new enough not to be asked again for."""
+
+
+class Holder:
+    """Holds what the keychain says about one connection. ``generation`` changes whenever the credential may have."""
+
+    def __init__(self, connection: Connection, keychain: Keychain) -> None:
+        self._connection = connection
+        self._keychain = keychain
+        self._lock = trio.Lock()
+        self._credential: Credential | None = None
+        self._error: CredentialError | None = None
+        self._asked: float | None = None
+        self._ends = 0.0
+        self._refusal: NotSignedIn | None = None
+        self._refusal_ends = 0.0
+        self.generation = 0
+
+    @property
+    def current(self) -> Credential | None:
+        """The credential, if it is known; None too while nobody has asked."""
+        return self._credential
+
+    @property
+    def failure(self) -> CredentialError | None:
+        """Why the keychain could not say, if it could not."""
+        return self._error
+
+    def refusal(self) -> NotSignedIn | None:
+        """The error of a credential that was refused a moment ago; a copy, as several tasks may raise it."""
+        if self._refusal is None or trio.current_time() >= self._refusal_ends:
+            return None
+        return copy.copy(self._refusal)
+
+    def forget(self) -> None:
+        """Drop everything: the next who needs a credential asks the keychain."""
+        self._credential = self._error = self._asked = self._refusal = None
+        self.generation += 1
+
+    async def get(self) -> Credential | None:
+        """The credential, or None where there is none or the keychain failed (then `failure` says why)."""
+        async with self._lock:
+            while not self._is_known():
+                await self._ask()
+            return self._credential
+
+    async def replacement(self, refused: Credential, error: NotSignedIn) -> Credential | None:
+        """A credential other than the ``refused`` one, where the keychain has one by now.
+
+        None where it has not: then ``error`` is what `refusal` gives for a while.
+        """
+        async with self._lock:
+            if self._credential == refused and not self._was_just_asked():
+                self._asked = None
+                while not self._is_known():
+                    await self._ask()
+            if self._credential is not None and self._credential != refused:
+                return self._credential
+            self._refusal = error
+            self._refusal_ends = trio.current_time() + ASK_AGAIN_REFUSED
+            return None
+
+    def _is_known(self) -> bool:
+        if self._asked is None:
+            return False
+        return self._credential is not None or trio.current_time() < self._ends
+
+    def _was_just_asked(self) -> bool:
+        return self._asked is not None and trio.current_time() - self._asked < JUST_ASKED
+
+    async def _ask(self) -> None:
+        generation = self.generation
+        credential, error = None, None
+        try:
+            credential = await self._keychain.get(self._connection)
+        except CredentialError as failure:
+            error = failure
+        if generation != self.generation:  # forgotten meanwhile: what we were told is of before
+            return
+        if credential != self._credential:
+            self.generation += 1
+        self._credential, self._error = credential, error
+        self._asked = trio.current_time()
+        self._ends = self._asked + ASK_AGAIN
+        self._refusal = None

@@ -1,0 +1,119 @@
+"""The shape of Docker's ``config.json``, which containers' ``auth.json`` shares: entries by registry, and helpers.
+
+Sources: docker/cli config/configfile, containers-auth.json(5).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from regfs.auth.helper_program import TOKEN_USER, Helper
+from regfs.auth.places import best, canonical, keys_for, server_url
+from regfs.connection import Connection
+from regfs.errors import CredentialError
+from regfs.ports import Credential, CredentialKind
+
+
+class _Entry(msgspec.Struct):
+    auth: str = ""
+    username: str = ""
+    password: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+
+
+class _File(msgspec.Struct):
+    auths: dict[str, _Entry] | None = None
+    credential_helpers: dict[str, str] | None = msgspec.field(name="credHelpers", default=None)
+    credentials_store: str | None = msgspec.field(name="credsStore", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class DockerFile:
+    """A file read. ``origin`` is its name, for people."""
+
+    origin: str
+    entries: Mapping[str, _Entry] = field(repr=False)
+    helpers: Mapping[str, str]
+    store: str
+
+    @classmethod
+    def parse(cls, content: bytes, origin: str, *, legacy: bool = False) -> DockerFile:
+        """Read a file; ``legacy``: the entries stand alone, as in ``~/.dockercfg``. CredentialError with the place."""
+        try:
+            if legacy:
+                return cls(origin, msgspec.json.decode(content, type=dict[str, _Entry]), {}, "")
+            read = msgspec.json.decode(content, type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # A parser's message may hold a piece of the text; one about types holds only where and what kind.
+            reason = str(error) if isinstance(error, msgspec.ValidationError) else "it is no JSON"
+            raise CredentialError(f"{origin} cannot be used: {reason}") from None
+        return cls(origin, read.auths or {}, read.credential_helpers or {}, read.credentials_store or "")
+
+    async def get(
+        self, connection: Connection, environment: Mapping[str, str] | None = None
+    ) -> Credential | None:
+        """The connection's credential: from its host's own helper, else the common one, else the file itself."""
+        keys = keys_for(connection)
+        own = best(self.helpers, keys)
+        if own is not None and own[1]:
+            return await self._from_helper(own[1], _server(own[0]), environment)
+        if self.store and (found := await self._from_helper(self.store, server_url(keys[-1]), environment)):
+            return found
+        entry = best(self.entries, keys)
+        return None if entry is None else self._credential(*entry)
+
+    def helper_for(self, connection: Connection) -> tuple[str, str] | None:
+        """The helper that keeps this connection's credentials, by its suffix, and under which server's name."""
+        keys = keys_for(connection)
+        own = best(self.helpers, keys)
+        if own is not None and own[1]:
+            return own[1], _server(own[0])
+        return (self.store, server_url(keys[-1])) if self.store else None
+
+    async def _from_helper(
+        self, suffix: str, server: str, environment: Mapping[str, str] | None
+    ) -> Credential | None:
+        try:
+            return await Helper(suffix, environment).get(server)
+        except CredentialError as error:
+            raise CredentialError(f"{error.message} (named by {self.origin})", words=error.words) from error
+
+    def _credential(self, key: str, entry: _Entry) -> Credential | None:
+        """An entry's credential; None where it is empty, which says that a helper has it."""
+        if entry.registrytoken:
+            return Credential(entry.username, entry.registrytoken, CredentialKind.REGISTRY_TOKEN, self.origin)
+        username, password = entry.username, entry.password
+        if entry.auth:
+            username, password = self._split(key, entry.auth)
+        if entry.identitytoken or (username == TOKEN_USER and password):
+            token = entry.identitytoken or password
+            return Credential(
+                "" if username == TOKEN_USER else username, token, CredentialKind.IDENTITY_TOKEN, self.origin
+            )
+        return Credential(username, password, origin=self.origin) if password else None
+
+    def _split(self, key: str, auth: str) -> tuple[str, str]:
+        """Undo base64 of ``user:password``. Only the first colon parts them; some writers pad with zero bytes."""
+        try:
+            pair = base64.b64decode("".join(auth.split()), validate=True).decode("utf-8")
+        except (binascii.Error, ValueError):
+            raise CredentialError(
+                f"{self.origin}: the auth of {key!r} is no base64 of a user name and password"
+            ) from None
+        username, colon, password = pair.partition(":")
+        if not colon:
+            raise CredentialError(
+                f"{self.origin}: the auth of {key!r} holds no colon between user name and password"
+            )
+        return username, password.rstrip("\0")
+
+
+def _server(key: str) -> str:
+    """How a helper knows the host of a key: as it is spelled there, but for Docker Hub."""
+    return server_url("docker.io") if canonical(key) == "docker.io" else key

@@ -1,0 +1,68 @@
+"""The keychain: sources of credentials, asked in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from regfs.auth.sources.containers_auth import ContainersAuthSource
+from regfs.auth.sources.docker_config import DockerConfigSource
+from regfs.auth.sources.file import FileSource
+from regfs.auth.sources.keyring import KeyringSource
+from regfs.auth.sources.systemd import SystemdSource
+from regfs.auth.validity import checked
+from regfs.connection import Connection
+from regfs.errors import CredentialError
+from regfs.ports import Credential, CredentialKind, CredentialSource
+
+
+class OrderedKeychain:
+    """Asks its sources in order, every time. A source that fails stops nothing: it is told of where no other has one."""
+
+    def __init__(self, sources: Sequence[CredentialSource]) -> None:
+        self.sources = tuple(sources)
+
+    async def get(self, connection: Connection) -> Credential | None:
+        """The first credential found. CredentialError, with every source's reason, where none was found and one failed.
+
+        Where the connection has a user name, other users' passwords for the same registry are passed over; an explicit
+        file is taken at its word.
+        """
+        failures: list[str] = []
+        for source in self.sources:
+            try:
+                credential = await source.get(connection)
+                if credential is not None and _is_for(credential, connection, source):
+                    return checked(credential)
+            except CredentialError as error:
+                failures.append(str(error))
+            except Exception as error:
+                failures.append(f"{source.name} failed ({type(error).__name__})")
+        if failures:
+            raise CredentialError("; ".join(failures))
+        return None
+
+
+def default_keychain(credentials_file: Path | None, *, single: bool = True) -> OrderedKeychain:
+    """The sources that regfs knows, in their order: an explicit file, systemd, the keyring, Docker's, containers'.
+
+    ``single``: the keychain serves one connection, so that a file which names no registry can only be for that.
+    """
+    explicit: list[CredentialSource] = (
+        [FileSource(credentials_file, single=single)] if credentials_file else []
+    )
+    return OrderedKeychain(
+        [
+            *explicit,
+            SystemdSource(single=single),
+            KeyringSource(),
+            DockerConfigSource(),
+            ContainersAuthSource(),
+        ]
+    )
+
+
+def _is_for(credential: Credential, connection: Connection, source: CredentialSource) -> bool:
+    if isinstance(source, FileSource) or credential.kind is not CredentialKind.PASSWORD:
+        return True
+    return not connection.username or credential.username == connection.username

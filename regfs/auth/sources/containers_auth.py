@@ -1,0 +1,54 @@
+"""What podman, skopeo and buildah keep: ``auth.json``, in the places of containers-auth.json(5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from regfs.auth.docker_file import DockerFile
+from regfs.auth.private_file import read_small
+from regfs.connection import Connection
+from regfs.errors import CredentialError
+from regfs.ports import Credential
+
+
+class ContainersAuthSource:
+    """The files of containers' tools. REGISTRY_AUTH_FILE, where it is set, is the only one."""
+
+    name = "containers' auth.json"
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are looked at, in order."""
+        if given := self._environment.get("REGISTRY_AUTH_FILE"):
+            return [Path(given)]
+        home = Path(self._environment.get("HOME") or Path.home())
+        runtime = self._environment.get("XDG_RUNTIME_DIR")
+        config = self._environment.get("XDG_CONFIG_HOME")
+        return [
+            Path(runtime or f"/run/containers/{os.getuid()}")
+            / ("containers/auth.json" if runtime else "auth.json"),
+            Path(config or home / ".config") / "containers/auth.json",
+            home / ".dockercfg",
+        ]
+
+    async def get(self, connection: Connection) -> Credential | None:
+        """The first file's credential for a connection. A file that cannot be used hides none that follow."""
+        failure: CredentialError | None = None
+        for path in self.paths:
+            try:
+                content = await read_small(path)
+                if content is None or not content.strip():
+                    continue
+                file = DockerFile.parse(content, str(path), legacy=path.name == ".dockercfg")
+                if found := await file.get(connection, self._environment):
+                    return found
+            except CredentialError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return None

@@ -36,7 +36,7 @@ class CertificateAuthority:
 
     def issue(self, *hosts: str, expired: bool = False) -> Certificate:
         """A certificate for host names and IP addresses (default: the loopback ones)."""
-        names = hosts or ("localhost", "127.0.0.1", "::1")
+        names = hosts or ("localhost", "127.0.0.1", "127.0.0.2", "::1")
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([_general_name(host) for host in names])
         builder = self._builder(names[0], key.public_key(), expired).add_extension(

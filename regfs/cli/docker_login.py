@@ -33,5 +33,5 @@ def docker_login(name: str) -> None:
     pair = plugins.auth_method(connection.auth).for_docker(credential)
     if pair is None:
         raise Advised(f"Docker has no place for this kind of credential ({credential.kind.value})")
-    where = trio.run(hand_to_docker, connection, *pair)
-    output.line(f"Docker is signed in to {connection.address}: the credentials are in {where}")
+    helper = trio.run(hand_to_docker, connection, *pair)
+    output.line(f"Docker is signed in to {connection.address}: {helper} keeps the credentials")

@@ -98,9 +98,11 @@ def reason(error: BaseException, path: str = "") -> str:
         return f"unexpected failure: {type(error).__name__}: {error}".rstrip(": ")
     if not path:
         return str(error)
-    from regfs.errors import FileError, NotFound
+    from regfs.errors import ConfigError, FileError, MountError, NotFound, PluginError
     from regfs.fuse.errnos import errno_of
 
+    if isinstance(error, Advised | ConfigError | MountError | PluginError):
+        return str(error)
     words = os.strerror(errno_of(error))
     return words if isinstance(error, FileError | NotFound) else f"{words}: {error}"
 

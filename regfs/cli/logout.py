@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from regfs.cli import output
-from regfs.cli.edge import say
+from regfs.cli.edge import Advised, say
 from regfs.connection import Connection
-from regfs.errors import ConfigError, CredentialError
+from regfs.errors import CredentialError
 
 if TYPE_CHECKING:
     from regfs.connections import ConnectionStore
@@ -44,7 +44,7 @@ def _named(registry: str, store: ConnectionStore) -> Connection:
         if found is not None and not found[1]:
             return found[0]
     known = ", ".join(connection.name for connection in store.load()) or "none"
-    raise ConfigError(f"you are not signed in to {registry[:200]!r}; known registries: {known}")
+    raise Advised(f"you are not signed in to {registry[:200]!r}", f"The registries that you have: {known}.")
 
 
 def _configured() -> tuple[Connection, ...]:

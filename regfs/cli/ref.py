@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,11 @@ import click
 
 from regfs.cli import output
 from regfs.cli.edge import FAILED, OK, Advised, complain
-from regfs.errors import NotFound, RegfsError
+from regfs.cli.references import Named, named_in_mount, named_in_tree
+from regfs.errors import RegfsError
 
 if TYPE_CHECKING:
-    from regfs.cli.mounts import Mounted
-    from regfs.cli.places import Place
-
-DIGEST = "user.oci.digest"
+    from regfs.cli.walk import Trees
 
 
 @click.command()
@@ -26,7 +23,7 @@ DIGEST = "user.oci.digest"
 def ref(paths: tuple[str, ...], by_digest: bool) -> int:
     """Print the full reference that each PATH belongs to: REGISTRY/REPOSITORY:TAG, or @DIGEST.
 
-    PATH is in a mount (any file of a tag or manifest, or a repository) or REGISTRY/PATH without one. A path that leads
+    PATH is in a mount (any file of a tag or digest, or a repository) or REGISTRY/PATH without one. A path that leads
     through a link, such as platforms/linux-amd64, belongs to the digest that the link names.
     """
     done = [_print(path, by_digest) for path in paths]
@@ -35,65 +32,26 @@ def ref(paths: tuple[str, ...], by_digest: bool) -> int:
 
 def _print(path: str, by_digest: bool) -> bool:
     try:
-        registry, place = resolve(path)
-        if by_digest and place.digest is None:
-            raise Advised(f"{place.repository} is a repository: it has no digest", "Name a tag in it.")
-        output.line(str(place.reference(registry, by_digest=by_digest)))
+        named = named_in_mount(Path(path)) if os.path.lexists(path) else None
+        named = named or _without_mount(path)
+        output.line(_by_digest(named, path) if by_digest else named.reference)
     except RegfsError as error:
         complain(error, path)
         return False
     return True
 
 
-def resolve(path: str) -> tuple[str, Place]:
-    """The registry and the place in it that a path on the command line means: in a mount where it is in one."""
-    from regfs.cli.mounts import mount_of
-
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links out of a mount
-    mount = mount_of(Path(os.path.realpath(absolute)))
-    if mount is not None and os.path.lexists(absolute):
-        return _in_mount(mount, absolute)
-    return _without_mount(path)
+def _by_digest(named: Named, path: str) -> str:
+    if not named.digest:
+        raise Advised(f"{path} is no tag, so it has no digest", "Name a tag, or a file in one.")
+    return f"{named.repository}@{named.digest}"
 
 
-def _in_mount(mount: Mounted, path: Path) -> tuple[str, Place]:
-    import trio
-
-    from regfs.cli.mounts import registry_of
-    from regfs.cli.places import place_of
-
-    names = Path(os.path.realpath(path)).relative_to(mount.folder).parts
-    registry, base = registry_of(mount, names)
-
-    async def digest_of(inside: Sequence[str]) -> str | None:
-        try:
-            return os.getxattr(base.joinpath(*inside), DIGEST).decode()
-        except OSError:
-            return None
-
-    inside = Path(os.path.realpath(path)).relative_to(base).parts
-    return registry, _some(trio.run(place_of, inside, digest_of), path)
-
-
-def _without_mount(path: str) -> tuple[str, Place]:
+def _without_mount(path: str) -> Named:
     from regfs.cli import walk
-    from regfs.cli.places import place_of
 
-    async def find(trees: walk.Trees) -> tuple[str, Place]:
+    async def find(trees: Trees) -> Named:
         tree, inside = await trees.locate(path)
-        if tree.connection is None:
-            raise NotFound(f"{path!r} names no registry")
-        node = await tree.find(inside)
-
-        async def digest_of(names: Sequence[str]) -> str | None:
-            return await tree.attribute(await tree.find("/".join(names)), DIGEST)
-
-        return tree.connection.address, _some(await place_of(node.names, digest_of), path)
+        return await named_in_tree(tree, inside)
 
     return walk.run(find)
-
-
-def _some(place: Place | None, path: object) -> Place:
-    if place is None:
-        raise Advised(f"{path} belongs to no repository", "Name a repository, a tag, or a file in one.")
-    return place

@@ -12,7 +12,7 @@ from regfs.connection import Connection
 from regfs.errors import RegfsError
 
 if TYPE_CHECKING:
-    from regfs.ports import Keychain
+    from regfs.ports import Credential, Keychain
 
 PATIENCE: Final = 5.0
 """How long a registry may take to answer before it is called unreachable, in seconds: all are asked at once."""
@@ -25,7 +25,7 @@ class Report:
     connection: Connection
     signed_in: str = "no"
     state: str = "unreachable"
-    detail: str = f"no answer within {PATIENCE:.0f} s"
+    detail: str = f"the place where its credential is kept gave no answer within {PATIENCE:.0f} s"
 
 
 @click.command()
@@ -43,7 +43,7 @@ def registries(as_json: bool) -> None:
     from regfs.auth.keychain import default_keychain
 
     reports = [Report(connection) for connection in connections]
-    trio.run(_ask_all, reports, default_keychain(settings.credentials))
+    trio.run(_ask_all, reports, default_keychain(settings.credentials, single=len(connections) == 1))
     if as_json:
         output.as_json([_as_dict(report) for report in reports])
     else:
@@ -61,12 +61,13 @@ async def _ask_all(reports: list[Report], keychain: Keychain) -> None:
 
 async def _ask(report: Report, keychain: Keychain) -> None:
     from regfs.cli.edge import leaf
-    from regfs.cli.sources import check
+    from regfs.cli.sources import OneCredential, check
     from regfs.errors import AccessDenied
 
     try:
-        report.signed_in = await _origin(report.connection, keychain)
-        await check(report.connection, keychain)
+        credential = await _credential(report, keychain)
+        report.detail = f"no answer within {PATIENCE:.0f} s"
+        await check(report.connection, OneCredential(credential))
         report.state, report.detail = "ok", ""
     except AccessDenied as error:
         report.state, report.detail = "refused", str(error)
@@ -76,27 +77,37 @@ async def _ask(report: Report, keychain: Keychain) -> None:
         report.detail = f"{type(leaf(error)).__name__}: {leaf(error)}"
 
 
-async def _origin(connection: Connection, keychain: Keychain) -> str:
-    """How a connection is signed in, for people: as whom, and where the credential is kept."""
+async def _credential(report: Report, keychain: Keychain) -> Credential | None:
+    """The connection's credential. The report then says as whom, and where it is kept, or why none could be had."""
     from regfs import plugins
+    from regfs.errors import CredentialError
 
-    if not plugins.auth_method(connection.auth).fields:
-        return "anonymous"
-    credential = await keychain.get(connection)
-    if credential is None:
-        return "no"
-    return f"{credential.username or credential.kind.value} ({credential.origin or 'unknown'})"
+    if not plugins.auth_method(report.connection.auth).fields:
+        report.signed_in = "anonymous"
+        return None
+    try:
+        credential = await keychain.get(report.connection)
+    except CredentialError as error:
+        report.signed_in = f"no ({error})"
+        return None
+    if credential is not None:
+        report.signed_in = (
+            f"{credential.username or credential.kind.value} ({credential.origin or 'unknown'})"
+        )
+    return credential
 
 
 def _as_dict(report: Report) -> dict[str, object]:
+    from regfs.log import redact
+
     return {
         "name": report.connection.name,
         "address": report.connection.address,
         "provider": report.connection.provider,
         "auth": report.connection.auth,
-        "signed_in": report.signed_in,
+        "signed_in": redact(report.signed_in),
         "state": report.state,
-        "detail": report.detail,
+        "detail": redact(report.detail),
     }
 
 
@@ -114,6 +125,13 @@ def _row(report: Report) -> tuple[str, ...]:
     from regfs.cli.edge import printable
     from regfs.log import redact
 
-    detail = f": {printable(redact(report.detail))}" if report.detail else ""
+    detail = f": {report.detail}" if report.detail else ""
     connection = report.connection
-    return connection.name, connection.address, connection.provider, report.signed_in, report.state + detail
+    cells = (
+        connection.name,
+        connection.address,
+        connection.provider,
+        report.signed_in,
+        report.state + detail,
+    )
+    return tuple(printable(redact(cell)) for cell in cells)

@@ -25,6 +25,10 @@ def claimed(address: str, provider: str | None = None) -> tuple[str, str, str]:
     from regfs import plugins
     from regfs.errors import ConfigError
 
+    if "@" in address.rpartition("://")[2].partition("/")[0] and not address.startswith("oci:"):
+        raise ConfigError(
+            "an address holds no user name or password; give them to `regfs login --username USER`"
+        )
     if provider is None:
         provider, claim = plugins.claims(address)
         return provider, claim.address, claim.rest

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Final
 from regfs.cli.edge import Advised
 from regfs.cli.sources import OneCredential, check
 from regfs.connection import Connection
-from regfs.errors import AccessDenied, CredentialError, Forbidden, NotSignedIn, RegfsError, TlsFailed
+from regfs.errors import AccessDenied, CredentialError, Forbidden, NotSignedIn, RegfsError
 from regfs.ports import Credential, CredentialKind
-from regfs.reference import Address
 
 if TYPE_CHECKING:
     from regfs.auth.sources.keyring import KeyringSource
@@ -90,8 +89,6 @@ def _made_up(credential: Credential) -> Credential:
 async def _explained(connection: Connection, credential: Credential | None) -> None:
     try:
         await check(connection, OneCredential(credential))
-    except TlsFailed as error:
-        raise await _with_certificate(error, connection) from error
     except NotSignedIn as error:
         raise _refused(error, connection, credential) from error
     except Forbidden as error:
@@ -103,27 +100,11 @@ async def _explained(connection: Connection, credential: Credential | None) -> N
 def _refused(error: NotSignedIn, connection: Connection, credential: Credential | None) -> NotSignedIn:
     if credential is None:
         message = f"{connection.address} lets nobody in without a user name and a password"
-    elif credential.username:
-        message = f"{connection.address} does not take the password given for {credential.username!r}"
+    elif error.message.startswith("wrong user name or password"):
+        message = f"{connection.address} does not take this user name and password ({credential.username!r})"
     else:
-        message = f"{connection.address} does not take the {credential.kind.value} that was given"
-    detail = "" if error.message in message else f": {error.message}"
-    return NotSignedIn(message + detail, registry=error.registry, words=error.words)
-
-
-async def _with_certificate(error: TlsFailed, connection: Connection) -> RegfsError:
-    import trio
-
-    from regfs.cli.certificate import describe
-
-    try:
-        address = Address.parse(connection.address)
-    except ValueError:
-        return error
-    shown = await trio.to_thread.run_sync(describe, address.host, address.port or 443)
-    if not shown:
-        return error
-    return TlsFailed(f"{error.message}; the certificate shown is {shown}", registry=error.registry)
+        message = f"{connection.address}: {error.message}"
+    return NotSignedIn(message, registry=error.registry, words=error.words)
 
 
 def named(connection: Connection, store: ConnectionStore) -> Connection:

@@ -13,7 +13,9 @@ from regfs import __version__
 from regfs.connection import Connection
 from regfs.ports import Credential, HttpPolicy, Keychain, Source, Tools
 
-CHECK_POLICY: Final = HttpPolicy(user_agent=f"regfs/{__version__}", call_deadline=10.0, retries=1)
+CHECK_POLICY: Final = HttpPolicy(
+    user_agent=f"regfs/{__version__}", call_deadline=10.0, retries=1, read_only=True
+)
 """Somebody waits at a prompt: fewer retries than a mount makes, and an earlier end."""
 
 

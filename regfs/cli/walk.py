@@ -110,12 +110,12 @@ class Tree:
         finally:
             self.filesystem.release(opened.handle)
 
-    async def attribute(self, node: Node, name: str) -> str | None:
+    async def attribute(self, ino: int, name: str) -> str | None:
         """An extended attribute as text, or None where it has none of that name."""
         from regfs.errors import AttributeUnsupported, NoSuchAttribute
 
         try:
-            return (await self.filesystem.getxattr(node.ino, name.encode())).decode(errors="replace")
+            return (await self.filesystem.getxattr(ino, name.encode())).decode(errors="replace")
         except (NoSuchAttribute, AttributeUnsupported):
             return None
 
@@ -169,14 +169,8 @@ async def _opened(
 
     chosen = connections if connection is None else (connection,)
     app = App(settings, chosen, single=connection is not None, settle_at_lookup=settings.rw)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(app.serve)
-        try:
-            yield app.filesystem
-        finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5):
-                await app.aclose()
-            nursery.cancel_scope.cancel()
+    async with app.running() as filesystem:
+        yield filesystem
 
 
 def _parts(path: str) -> list[str]:

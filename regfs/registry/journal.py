@@ -125,8 +125,7 @@ class Journal:
         path = self._mark(fact, registry)
         try:
             _make_folder(self._folder)
-            with suppress(FileExistsError):
-                os.close(_write(path, f"{registry}\n".encode()))
+            os.close(_write(path, f"{registry}\n".encode()))
         except OSError as error:
             raise Refused(f"cannot write {path}: {error.strerror}") from error
 

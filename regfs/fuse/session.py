@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import select
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -82,16 +83,49 @@ class Session:
         await trio.sleep(_GRACE)
         scope.cancel()
 
+    def invalidate(self, parent: int, name: bytes) -> None:
+        """Make the kernel forget an entry, from a thread: from inside a handler that would lock up."""
+        pyfuse3.invalidate_entry_async(pyfuse3.InodeT(parent), name, ignore_enoent=True)
+
     def close(self) -> None:
         """Unmount, lazily if something still stands in the mount; harmless where it is unmounted already."""
         pyfuse3.close(unmount=True)
 
     def _init(self) -> None:
-        try:
-            pyfuse3.init(self._operations, str(self._mountpoint), self._options)
-        except RuntimeError as error:
-            # libfuse has said why on stderr, in words of its own, which the caller's checks come before
-            raise MountError(f"cannot mount on {self._mountpoint}: {error}") from error
+        with _captured_stderr() as said:
+            try:
+                pyfuse3.init(self._operations, str(self._mountpoint), self._options)
+            except RuntimeError as error:
+                raise MountError(_refusal(self._mountpoint, said() or str(error))) from error
+
+
+def _refusal(mountpoint: Path, words: str) -> str:
+    lacking = "not permitted" in words.lower()
+    mend = (
+        " In a container: run it with `--cap-add SYS_ADMIN` (and `--security-opt apparmor=unconfined`)."
+        if lacking
+        else ""
+    )
+    return f"{mountpoint} cannot be mounted on: {words}.{mend}"
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Keep what libfuse and fusermount3 write to descriptor 2, since it is the only place where they say why."""
+    sys.stderr.flush()
+    kept, words = os.dup(2), os.memfd_create("stderr")
+    os.dup2(words, 2)
+
+    def said() -> str:
+        lines = os.pread(words, 4096, 0).decode(errors="replace").split("\n")
+        return "; ".join(line.strip() for line in lines if line.strip())
+
+    try:
+        yield said
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(words)
 
 
 def _raise_read_ahead(mountpoint: Path) -> None:

@@ -1,0 +1,386 @@
+"""The composition root: what the settings and connections name, wired together. Nothing else wires.
+
+From the registry upwards, each Source is: the provider's own, replaceable by a new sign-in, counted, guarded against
+overload, renewed when somebody signs in, held until recovery is through, fenced, and without writes on a read-only mount.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from regfs import __version__, plugins
+from regfs.advice import advice
+from regfs.cache.memory import MemoryStore
+from regfs.config import Settings
+from regfs.connection import Connection
+from regfs.connections import ConnectionStore, all_connections
+from regfs.errors import ConfigError, RegfsError, UnknownHost
+from regfs.ports import HttpPolicy, Keychain, Recovers, Source, Tools
+from regfs.tree.filesystem import FileSystem, TreeSettings
+from regfs.wrapping import (
+    CountingSource,
+    FencedSource,
+    GuardedSource,
+    HeldSource,
+    ReadOnlySource,
+    RenewingSource,
+    ReplaceableSource,
+)
+
+log = logging.getLogger(__name__)
+
+FIRST_CHECK: Final = 3.0
+"""Seconds that the first check of a registry may take; the mount then goes on without its answer."""
+
+ROOT: Final = 1
+REFRESH: Final = b"user.regfs.refresh"
+"""The attribute that forgets listings when it is read: `regfs refresh` reads it through the mount."""
+
+_STORE_LOOK: Final = 1.0
+_OF_THE_TREE: Final = ("name", "address", "provider", "namespaces", "only")
+"""What of a connection the tree keeps: with one of these changed, the folder is made anew."""
+
+
+def state_folder(connection: Connection) -> Path:
+    """Where the connection's journals are: below ``$XDG_STATE_HOME``, as the base directory specification says."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return home / "regfs" / connection.name
+
+
+class Recovery:
+    """Finishes or undoes, once, what an earlier daemon left half done in one registry."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = trio.Lock()
+        self._done = False
+
+    async def ensure(self) -> None:
+        """Return once it is through. Raises what the registry raises; the next caller then tries again."""
+        async with self._lock:
+            if self._done:
+                return
+            recovers = self._source.capability(Recovers)
+            for line in await recovers.recover() if recovers is not None else ():
+                log.warning("%s: %s", self._source.name, line)
+            self._done = True
+
+
+@dataclass
+class _Registry:
+    """One registry that is open: ``base`` can be replaced, ``top`` is what the tree holds."""
+
+    folder: str
+    base: ReplaceableSource
+    top: Source
+    recovery: Recovery
+
+
+@dataclass
+class _Opened:
+    connection: Connection
+    registries: dict[str, _Registry] = field(default_factory=dict)
+    failure: RegfsError | None = None
+
+
+class App:
+    """Registries behind one filesystem, with or without a mount.
+
+    ``single``: the filesystem's root is the one registry. Otherwise each has a folder, and the sign-ins made meanwhile
+    show as folders that come and go. ``settings.rw`` decides whether anything can be changed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Sequence[Connection],
+        *,
+        single: bool,
+        settle_at_lookup: bool,
+        store: ConnectionStore | None = None,
+    ) -> None:
+        self._settings = settings
+        self._wanted = tuple(connections)
+        self._single = single
+        self._store = store or ConnectionStore()
+        self._fingerprint = self._store.fingerprint()
+        self._looked = float("-inf")
+        self._opened: dict[str, _Opened] = {}
+        self._keychain: Keychain | None = None
+        self._nursery: trio.Nursery | None = None
+        tree = TreeSettings(
+            ttl=settings.ttl,
+            writable=settings.rw,
+            settle_at_lookup=settle_at_lookup,
+            single=single,
+            call_deadline=settings.call_deadline,
+        )
+        self.filesystem = FileSystem(tree, clock=time, store=MemoryStore())
+        self.filesystem.on_root_use = self._on_root_use
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the registries open until cancelled. Started: they are in the tree; none has been asked anything.
+
+        Of a single registry, what prevents opening it is raised (PluginError, ConfigError …); of several, its folder says so.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.filesystem.start(nursery)
+                for connection in self._wanted:
+                    await self._open(connection)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[FileSystem]:
+        """The filesystem, served for the length of a block: for a command that works without a mount."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.serve)
+            try:
+                yield self.filesystem
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self.aclose()
+
+    async def first_check(self) -> list[str]:
+        """Ask every registry, at once and for `FIRST_CHECK` seconds at most, whether it answers; a line for each that does not.
+
+        Raises UnknownHost where the only registry's name does not resolve.
+        """
+        warnings: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for opened in self._opened.values():
+                if opened.failure is not None:
+                    warnings.append(_warning(opened.failure, opened.connection))
+                if not self._settings.rw:
+                    warnings += _left_behind(opened.connection)
+                for registry in opened.registries.values():
+                    nursery.start_soon(self._check, opened.connection, registry, warnings)
+        return warnings
+
+    async def forget_listings(self) -> None:
+        """Forget what was listed: the next look asks the registries."""
+        count = await self.filesystem.getxattr(ROOT, REFRESH)
+        log.info("forgot %s listings", count.decode())
+
+    async def aclose(self) -> None:
+        """Close all connections to registries."""
+        for opened in self._opened.values():
+            for registry in opened.registries.values():
+                await registry.top.aclose()
+
+    async def _check(self, connection: Connection, registry: _Registry, warnings: list[str]) -> None:
+        try:
+            with trio.fail_after(FIRST_CHECK):
+                await registry.top.check()
+        except trio.TooSlowError:
+            warnings.append(
+                f"{connection.address} has not answered yet; the mount goes on by itself once it does"
+            )
+        except UnknownHost as error:
+            if self._single:
+                raise
+            warnings.append(_warning(error, connection))
+        except RegfsError as error:
+            warnings.append(_warning(error, connection))
+
+    # ── opening and closing ──
+
+    async def _open(self, connection: Connection) -> None:
+        try:
+            self._admit(connection, await self._sources(connection))
+        except RegfsError as error:
+            if self._single:
+                raise
+            self._fail(connection, error)
+
+    def _fail(self, connection: Connection, error: RegfsError) -> None:
+        log.warning("%s cannot be opened: %s", connection.name, error)
+        self.filesystem.fail_registry(connection.name, error, connection)
+        self._opened[connection.name] = _Opened(connection, failure=error)
+
+    def _admit(self, connection: Connection, sources: Mapping[str, Source]) -> None:
+        """Show the registries that a connection yields. Changes state without an await."""
+        opened = self._opened[connection.name] = _Opened(connection)
+        for key, source in sources.items():
+            folder = connection.name if not key else f"{connection.name}_{key}"
+            registry = opened.registries[key] = self._wrapped(folder, source, connection)
+            self.filesystem.add_registry(folder, registry.top, connection)
+            if self._settings.rw and self._nursery is not None:
+                self._nursery.start_soon(self._recover, registry)
+
+    def _wrapped(self, folder: str, source: Source, connection: Connection) -> _Registry:
+        base = ReplaceableSource(source)
+        recovery = Recovery(base)
+        top: Source = GuardedSource(CountingSource(base))
+        top = HeldSource(RenewingSource(top, lambda: self._signed_in_anew(connection.name)), recovery.ensure)
+        if connection.only:
+            top = FencedSource(top, connection.only)
+        return _Registry(folder, base, top if self._settings.rw else ReadOnlySource(top), recovery)
+
+    async def _sources(self, connection: Connection) -> Mapping[str, Source]:
+        if self._keychain is None:
+            from regfs.auth.keychain import default_keychain
+
+            self._keychain = default_keychain(self._settings.credentials)
+        tools = Tools(
+            auth=plugins.auth_method(connection.auth).flow(connection, self._keychain),
+            http=self._policy(),
+            clock=time,
+            state_dir=state_folder(connection),
+        )
+        return await plugins.provider(connection.provider).registries(connection, tools)
+
+    def _policy(self) -> HttpPolicy:
+        settings = self._settings
+        return HttpPolicy(
+            user_agent=f"regfs/{__version__}",
+            call_deadline=settings.call_deadline,
+            max_requests=settings.max_requests,
+            retries=settings.retries,
+            read_only=not settings.rw,
+        )
+
+    async def _recover(self, registry: _Registry) -> None:
+        """In the background: a registry that is down now is recovered before the first deletion in it."""
+        try:
+            await registry.recovery.ensure()
+        except RegfsError as error:
+            log.warning("%s: what was left half done is not finished yet: %s", registry.folder, error)
+
+    # ── sign-ins made while this runs ──
+
+    def _on_root_use(self) -> None:
+        if time.monotonic() - self._looked >= _STORE_LOOK:
+            self._look_at_store()
+
+    def _signed_in_anew(self, name: str) -> bool:
+        """Whether ``name`` goes out with a new sign-in from now on."""
+        before = self._opened[name].connection if name in self._opened else None
+        self._look_at_store()
+        return name in self._opened and self._opened[name].connection is not before
+
+    def _look_at_store(self) -> None:
+        """Follow what `regfs login` and `regfs logout` did. A stat, and nothing more while nothing has changed."""
+        self._looked = time.monotonic()
+        fingerprint = self._store.fingerprint()
+        if fingerprint == self._fingerprint or self._nursery is None:
+            return
+        self._fingerprint = fingerprint
+        try:
+            known = all_connections(self._settings, self._store)
+        except ConfigError as error:
+            log.warning("the connections stay as they are: %s", error)
+            return
+        if not self._single:
+            for name in self._opened.keys() - {connection.name for connection in known}:
+                self._remove(name)
+        for connection in self._same(known) if self._single else known:
+            self._follow(connection)
+
+    def _same(self, known: Sequence[Connection]) -> Sequence[Connection]:
+        """The only registry stays what it is; what may have changed is how it is signed in to."""
+        return [
+            replace(connection, **{key: getattr(opened.connection, key) for key in _OF_THE_TREE})
+            for opened in self._opened.values()
+            for connection in known
+            if (connection.name, connection.address) == (opened.connection.name, opened.connection.address)
+        ]
+
+    def _follow(self, connection: Connection) -> None:
+        """Take a connection as it is now, at once where that waits for nothing: the `ls` that noticed it then shows it."""
+        if connection.provider in plugins.OURS["provider"]:
+            _run_without_waiting(self._update(connection))
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._update, connection)
+
+    async def _update(self, connection: Connection) -> None:
+        opened = self._opened.get(connection.name)
+        if opened is not None and opened.connection == connection:
+            return
+        same_tree = opened is not None and all(
+            getattr(opened.connection, key) == getattr(connection, key) for key in _OF_THE_TREE
+        )
+        if opened is None or not same_tree:
+            self._remove(connection.name)
+            await self._open(connection)
+            return
+        try:
+            sources = await self._sources(connection)
+        except RegfsError as error:
+            log.warning("%s stays signed in as it was: %s", connection.name, error)
+            return
+        if sources.keys() == opened.registries.keys():
+            self._renew(opened, connection, sources)
+        else:
+            self._remove(connection.name)
+            self._admit(connection, sources)
+
+    def _renew(self, opened: _Opened, connection: Connection, sources: Mapping[str, Source]) -> None:
+        log.info("%s: signed in anew", connection.name)
+        opened.connection = connection
+        for key, source in sources.items():
+            self._retire(opened.registries[key].base.replace(source))
+
+    def _remove(self, name: str) -> None:
+        opened = self._opened.pop(name, None)
+        if opened is None:
+            return
+        for registry in opened.registries.values():
+            self.filesystem.remove_registry(registry.folder)
+            self._retire(registry.top)
+        if not opened.registries:
+            self.filesystem.remove_registry(name)
+
+    def _retire(self, source: Source) -> None:
+        """Close a Source once the calls that it has under way are surely over."""
+
+        async def close_later() -> None:
+            await trio.sleep(self._settings.call_deadline)
+            await source.aclose()
+
+        if self._nursery is not None:
+            self._nursery.start_soon(close_later)
+
+
+def _run_without_waiting(steps: Coroutine[Any, Any, None]) -> None:
+    """Run what is asynchronous by its contract only: our own providers know their registries without asking."""
+    try:
+        steps.send(None)
+    except StopIteration:
+        return
+    steps.close()
+    raise AssertionError("a provider of ours waits when it is opened")
+
+
+def _warning(error: RegfsError, connection: Connection) -> str:
+    if not error.registry:
+        error.registry = connection.address
+    return f"{error}. {advice(error)}"
+
+
+def _left_behind(connection: Connection) -> list[str]:
+    """What a read-only mount says of deletions that were broken off: it can't finish them, since it sends nothing."""
+    try:
+        entries = [path for path in state_folder(connection).iterdir() if path.suffix == ".deletion"]
+    except OSError:
+        return []
+    if not entries:
+        return []
+    return [
+        f"a deletion in {connection.address} was broken off; a mount of it with --rw finishes or undoes it"
+    ]

@@ -230,13 +230,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class HttpPolicy:
-    """How requests are sent, whoever sends them. Times in seconds."""
+    """How requests are sent, whoever sends them. Times in seconds.
+
+    ``read_only``: nothing but GET and HEAD goes to the registry's API, whoever asks.
+    """
 
     user_agent: str
     call_deadline: float = 30.0
     stall_deadline: float = 30.0
     max_requests: int = 16
     retries: int = 4
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ import pytest
 
 PRODUCT = Path(__file__).parent.parent / "regfs"
 
-GROUND = frozenset({"errors", "digest", "reference", "manifest", "connection", "ports", "wrapping", "advice"})
+GROUND = frozenset(
+    {"errors", "digest", "reference", "manifest", "connection", "ports", "wrapping", "advice", "fence"}
+)
 """Floor 0: values and contracts, each a module."""
 
 ROOMS = {"tree": 1, "registry": 2, "auth": 2, "cache": 2, "image": 2, "providers": 3, "fuse": 3, "cli": 4}

@@ -43,10 +43,11 @@ class OrderedKeychain:
         return None
 
 
-def default_keychain(credentials_file: Path | None, *, single: bool = True) -> OrderedKeychain:
+def default_keychain(credentials_file: Path | None, *, single: bool = False) -> OrderedKeychain:
     """The sources that regfs knows, in their order: an explicit file, systemd, the keyring, Docker's, containers'.
 
-    ``single``: the keychain serves one connection, so that a file which names no registry can only be for that.
+    ``single``: the keychain serves one connection, so that a file which names no registry can only be for that one;
+    otherwise such a file is refused, since its password would go to every registry that asks.
     """
     explicit: list[CredentialSource] = (
         [FileSource(credentials_file, single=single)] if credentials_file else []

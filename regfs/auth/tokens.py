@@ -95,16 +95,15 @@ TokenSteps = Generator[httpx.Request, TokenReply, Grant]
 def token_endpoint(realm: str, url: httpx.URL) -> str:
     """Resolve a realm against the request it was the answer to. UnsafeTarget unless it is https, or both are http."""
     try:
-        resolved = url.join(realm)
-        host = resolved.host
+        named, resolved = httpx.URL(realm), url.join(realm)
     except (httpx.InvalidURL, ValueError, TypeError) as error:
         raise UnsafeTarget("the realm of the challenge is no URL", registry=url.host) from error
     if resolved.scheme != "https" and not (resolved.scheme == "http" and url.scheme == "http"):
         raise UnsafeTarget(
-            f"the registry names a token endpoint that is not https ({resolved.scheme}://{host}); nothing was sent there",
+            f"the registry names a token endpoint that is not https ({resolved.scheme}://{resolved.host}); nothing was sent there",
             registry=url.host,
         )
-    if not host or resolved.userinfo:
+    if resolved.userinfo or not resolved.host or (named.scheme and not named.host):
         raise UnsafeTarget("the realm of the challenge is not the URL of a token endpoint", registry=url.host)
     return str(resolved.copy_with(fragment=None))
 

@@ -95,9 +95,9 @@ class Contents:
         asked = self._absent.get((repository, reference))
         return asked is not None and self._is_recent(asked)
 
-    def parsed(self, digest: Digest) -> Manifest | None:
-        """A manifest that was read before and is still at hand."""
-        return self._manifests.get(digest)
+    def holds(self, repository: str, digest: Digest) -> bool:
+        """Say whether a repository was seen to hold the manifest with that digest."""
+        return (repository, digest) in self._held
 
     def created(self, digest: Digest) -> int | None:
         """When the image of a manifest was made, in nanoseconds since 1970, once its config was read."""

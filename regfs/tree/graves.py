@@ -89,6 +89,10 @@ class Graves:
         """Say whether a repository is left out of listings until a tag appears in it."""
         return repository in self._hidden
 
+    def hidden_below(self, path: str) -> list[str]:
+        """The hidden repositories of a folder (empty: the root) and below."""
+        return [name for name in self._hidden if not path or name == path or name.startswith(f"{path}/")]
+
     def lingers(self, path: str) -> bool:
         """Say whether an emptied repository or namespace still resolves."""
         since = self._lingering.get(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from enum import Enum
 
 import trio
@@ -34,6 +35,9 @@ from regfs.tree.taglists import TagList, TagLists
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
 
+
+ASK_HIDDEN = 32
+"""How many emptied repositories are asked at once whether a tag has appeared in them."""
 
 _KEEP_TIMES = 100_000
 
@@ -181,9 +185,13 @@ class Registry:
         known = self.known(repository, name)
         if isinstance(known, Role):
             return known
-        if known is Answer.NO:
-            raise self._absent(repository, name)
         path = _join(repository, name)
+        if known is Answer.NO:
+            await self._ask_hidden(path)
+            known = self.known(repository, name)
+            if isinstance(known, Role):
+                return known
+            raise self._absent(repository, name)
         together = self.repository_answer(repository) is Answer.YES
         role = await self._settle_by_name(repository, name, together=together)
         return role or await self._settle_by_catalog(repository, path)
@@ -213,7 +221,15 @@ class Registry:
         raise self._absent_path(path)
 
     async def _is_below_a_repository(self, repository: str) -> bool:
-        return bool(repository) and await self._ask_repository(repository) is Answer.YES
+        """Whether ``repository`` or a name that it is nested in is a repository: what is known first, then by asking."""
+        parts = repository.split("/") if repository else []
+        paths = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        if any(self.repository_answer(path) is Answer.YES for path in paths):
+            return True
+        for path in paths:
+            if await self._ask_repository(path) is Answer.YES:
+                return True
+        return False
 
     async def _ask_tag(self, repository: str, tag: str) -> Answer:
         answer = self.tag_answer(repository, tag)
@@ -243,6 +259,16 @@ class Registry:
         self._prove(path)
         return Answer.YES
 
+    async def _ask_hidden(self, path: str) -> None:
+        """Ask whether a tag has appeared in the repositories of ``path`` that were emptied here."""
+        async with trio.open_nursery() as nursery:
+            for repository in self._unasked_hidden(path):
+                nursery.start_soon(Outcome().take_tags, self.tags, repository)
+
+    def _unasked_hidden(self, path: str) -> list[str]:
+        hidden = self.graves.hidden_below(path)
+        return [name for name in hidden if self.tags.fresh(name) is None][:ASK_HIDDEN]
+
     async def is_tag(self, repository: str, name: str) -> bool:
         """Whether ``name`` is a tag, asking if that is not known. Raises what a Source raises, but for NotFound."""
         answer = self.tag_answer(repository, name)
@@ -257,6 +283,8 @@ class Registry:
 
         Raises NotFound, ListingRefused where nothing may be listed and nothing is known, and what a Source raises.
         """
+        for repository in self._unasked_hidden(path):
+            self.tags.ahead(repository)
         if self.graves.lingers(path):
             return self._known_folder(path)
         outcome = await self._ask_folder(path)
@@ -383,10 +411,12 @@ class Registry:
             listing = await self.list_folder(path)
             if listing.tags or listing.nested:
                 raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")
-            self.graves.hide(path, ())
+            if self.repository_answer(path) is Answer.YES:
+                self.graves.hide(path, ())
         remover = self.source.capability(DeletesRepositories, path)
-        if remover is not None and self.repository_answer(path) is not Answer.NO:
-            await remover.delete_repository(path)
+        if remover is not None and self.graves.is_hidden(path):
+            with suppress(NotFound):
+                await remover.delete_repository(path)
         self.graves.remove_folder(path)
 
     def _hide_if_empty(self, repository: str) -> None:

@@ -79,10 +79,9 @@ class ManifestFolder(Folder):
 
     @property
     def holds_for(self) -> float:
-        if self.tag is None:
-            parsed = self.registry.contents.parsed(self.reference)  # type: ignore[arg-type]  # no tag: a digest
-            return STEADY if parsed is not None else 0.0
-        return self.registry.entry_left(self.repository, self.tag)
+        if isinstance(self.reference, Digest):
+            return STEADY if self.registry.contents.holds(self.repository, self.reference) else 0.0
+        return self.registry.entry_left(self.repository, self.reference)
 
     async def find(self, name: str) -> Node:
         if self.tag is not None:

@@ -18,7 +18,8 @@ import httpcore
 import trio
 
 from regfs.errors import ConnectionFailed, TlsFailed, UnknownHost, UnsafeTarget
-from regfs.registry.tls import explain
+from regfs.registry.certificates import describe
+from regfs.registry.tls import explain, insecure_context
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once while a large body flows: four times httpcore's own, and twice as fast."""
@@ -26,6 +27,7 @@ READ_SIZE: Final = 256 * 1024
 _SMALL_READ: Final = 64 * 1024
 _CONNECT_TIMEOUT: Final = 10.0
 _HEAD_START: Final = 0.25
+_SECOND_LOOK: Final = 3.0
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -206,8 +208,9 @@ class Stream(httpcore.AsyncNetworkStream):
                 f"{self._where} does not finish the TLS handshake", registry=self._where
             ) from error
         except (trio.BrokenResourceError, ssl.CertificateError) as error:
+            address = self._address()
             await trio.aclose_forcefully(self._stream)
-            raise self._handshake_failure(error) from (error.__cause__ or error)
+            raise await self._handshake_failure(error, address, name) from (error.__cause__ or error)
         except BaseException:
             await trio.aclose_forcefully(self._stream)
             raise
@@ -230,8 +233,22 @@ class Stream(httpcore.AsyncNetworkStream):
             stream = stream.transport_stream
         return cast("trio.SocketStream", stream).socket
 
-    def _handshake_failure(self, error: BaseException) -> TlsFailed | ConnectionFailed:
+    def _address(self) -> SocketAddress | None:
+        if not isinstance(self._stream, trio.SocketStream):
+            return None
+        connection = self._stream.socket
+        try:
+            return socket.AddressFamily(connection.family), connection.getpeername()
+        except OSError:
+            return None
+
+    async def _handshake_failure(
+        self, error: BaseException, address: SocketAddress | None, name: str | None
+    ) -> TlsFailed | ConnectionFailed:
         cause = error.__cause__ or error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            shown = describe(await _certificate(address, name)) if address else ""
+            return TlsFailed(explain(self._where, cause, shown), registry=self._where)
         if isinstance(cause, ssl.SSLError):
             return TlsFailed(explain(self._where, cause), registry=self._where)
         return ConnectionFailed(
@@ -291,6 +308,21 @@ async def _connect(address: SocketAddress) -> trio.SocketStream:
         connection.close()
         raise
     return trio.SocketStream(connection)
+
+
+async def _certificate(address: SocketAddress, name: str | None) -> bytes:
+    """Ask once more for a certificate that was refused: Python names it only where it is not verified."""
+    with trio.move_on_after(_SECOND_LOOK):
+        try:
+            async with await _connect(address) as plain:
+                secured = trio.SSLStream(
+                    plain, insecure_context(), server_hostname=name, https_compatible=True
+                )
+                await secured.do_handshake()
+                return secured.getpeercert(binary_form=True) or b""
+        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+    return b""
 
 
 def _narrowest(found: Sequence[SocketAddress]) -> Zone:

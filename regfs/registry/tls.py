@@ -82,10 +82,11 @@ def insecure_context() -> ssl.SSLContext:
     return _http11(context)
 
 
-def explain(where: str, error: ssl.SSLError) -> str:
-    """Say in one line what was wrong with a handshake."""
+def explain(where: str, error: ssl.SSLError, certificate: str = "") -> str:
+    """Say in one line what was wrong with a handshake; ``certificate`` describes the one that was refused."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {where} is not accepted: {error.verify_message.rstrip('.')}"
+        which = f" ({certificate})" if certificate else ""
+        return f"the certificate of {where}{which} is not accepted: {error.verify_message.rstrip('.')}"
     if not speaks_tls(error):
         return f"{where} does not speak TLS"
     reason = (error.reason or "handshake failed").lower().replace("_", " ")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from regfs.connection import Connection
     from regfs.ports import Source, Tools
     from regfs.registry.client import Client
+    from regfs.registry.v2 import V2Source
 
 _OTHER_SCHEME: Final = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*:(?![0-9])", re.IGNORECASE)
 """``oci:/path``: another provider's spelling, where ``localhost:5000`` is ours."""
@@ -22,8 +23,8 @@ _OTHER_SCHEME: Final = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*:(?![0-9])", re.
 class GenericProvider:
     """A V2 registry at ``host[:port][/prefix]``.
 
-    A registry that differs little is a subclass: it names itself and its `hosts`, and overrides `source` where its
-    requests or replies differ.
+    A registry that differs little is a subclass: it names itself and its `hosts`, and gives another `source_class`
+    where requests or replies differ.
     """
 
     name = "generic"
@@ -56,15 +57,21 @@ class GenericProvider:
         """One registry: the connection itself. Makes no request."""
         from regfs.registry.client import Client
 
-        return {"": self.source(connection, Client(connection, tools.http, tools.auth), tools)}
+        client = Client(connection, tools.http, tools.auth, read_only=tools.http.read_only)
+        return {"": self.source(connection, client, tools)}
 
     def source(self, connection: Connection, client: Client, tools: Tools) -> Source:
-        """The Source for a connection: what a subclass replaces where its registry differs from plain V2."""
+        """The Source for a connection, of the class that `source_class` says."""
         from regfs.registry.journal import Journal
-        from regfs.registry.v2 import V2Source
 
         journal = Journal(tools.state_dir)
-        return V2Source(connection.address, client, journal, tag_delete=connection.tag_delete)
+        return self.source_class()(connection.address, client, journal, tag_delete=connection.tag_delete)
+
+    def source_class(self) -> type[V2Source]:
+        """What a subclass replaces where its registry answers otherwise than plain V2. Imported when first needed."""
+        from regfs.registry.v2 import V2Source
+
+        return V2Source
 
 
 def _matches(host: str, pattern: str) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -19,9 +20,9 @@ from regfs.digest import Digest
 from regfs.errors import (
     BadReply,
     ConnectionFailed,
-    Forbidden,
     NotARegistry,
     NotFound,
+    RegfsError,
     TooLarge,
     Unsupported,
 )
@@ -38,7 +39,7 @@ from regfs.ports import (
     ResolvesTags,
     TagPage,
 )
-from regfs.reference import TagOrDigest, is_component, is_repository
+from regfs.reference import MAX_REPOSITORY, TagOrDigest, is_component, is_repository
 
 if TYPE_CHECKING:
     import trio
@@ -83,29 +84,31 @@ class OciLayoutProvider:
         if not path or "\0" in path:
             raise ValueError("oci: is followed by the path of a folder, such as oci:/srv/images")
         whole = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
-        folder = next((p for p in (whole, *whole.parents[:-1]) if p.is_dir()), whole)
+        folder = next((p for p in (whole, *whole.parents[:-1]) if os.path.isdir(p)), whole)  # noqa: PTH112 - raises nothing
         rest = () if folder == whole else whole.relative_to(folder).parts
         if rest and (folder / "oci-layout").is_file():
             rest = (_own_name(folder), *rest)
         return Claim(f"{PREFIX}{folder}", "/".join(rest), 100)
 
-    async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:  # noqa: ARG002 - nothing of the daemon's is needed
-        """One registry: the folder. Makes no request."""
-        return {"": OciLayoutSource(connection.address)}
+    async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:
+        """One registry: the folder. Does not look at it yet."""
+        return {"": OciLayoutSource(connection.address, read_only=tools.http.read_only)}
 
 
 class OciLayoutSource:
     """A Source on a folder of layouts. Every access to the disk is in a thread of its own few, and is not waited for
-    once it is given up: a network disk that stalls takes nobody with it."""
+    once it is given up: a network disk that stalls takes nobody with it. A ``read_only`` one deletes nothing."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, read_only: bool = False) -> None:
         import trio
 
         self.name = address
+        self._read_only = read_only
         self._root = Path(address.removeprefix(PREFIX))
         self._limiter: trio.CapacityLimiter = trio.CapacityLimiter(_THREADS)
+        self._lock = threading.Lock()
         self._counters: Counter[str] = Counter()
-        self._indexes: OrderedDict[Path, tuple[tuple[int, int, int], Index]] = OrderedDict()
+        self._indexes: OrderedDict[str, tuple[tuple[int, int, int], Index]] = OrderedDict()
 
     async def check(self) -> None:
         """Look whether the folder can be read. Raises ConnectionFailed: it is not there; NotARegistry; Forbidden."""
@@ -132,6 +135,8 @@ class OciLayoutSource:
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:  # noqa: ARG002 - one answer for all repositories
         """Lists repositories, resolves and deletes tags, counts."""
+        if kind is DeletesTags and self._read_only:
+            return None
         made: Mapping[type, Callable[[OciLayoutSource], object]] = {
             ListsRepositories: _Lists,
             ResolvesTags: _Resolves,
@@ -148,22 +153,25 @@ class OciLayoutSource:
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         import trio
 
-        return await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True, limiter=self._limiter)
+        try:
+            return await trio.to_thread.run_sync(
+                call, *arguments, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except OSError as error:
+            raise _disk_error(error, str(self._root), self.name) from error
 
     def _check(self) -> None:
         try:
             with os.scandir(self._root):
-                self._counters["reads"] += 1
+                pass
         except FileNotFoundError as error:
             raise ConnectionFailed(f"there is no folder {self._root}", registry=self.name) from error
         except NotADirectoryError as error:
             raise NotARegistry(f"{self._root} is no folder", registry=self.name) from error
-        except PermissionError as error:
-            raise Forbidden(f"{self._root} cannot be read: {error.strerror}", registry=self.name) from error
-        except OSError as error:
-            raise ConnectionFailed(
-                f"{self._root} cannot be read: {error.strerror}", registry=self.name
-            ) from error
+
+    def _count(self, **counted: int) -> None:
+        with self._lock:
+            self._counters.update(counted)
 
     def _layout(self, repository: str) -> Layout:
         from regfs.providers.oci_layout import Layout, is_layout
@@ -180,16 +188,20 @@ class OciLayoutSource:
         """What index.json says now: read anew unless it is the same file, unchanged for longer than a clock's tick."""
         layout = self._layout(repository)
         fingerprint = layout.fingerprint()
-        known = self._indexes.get(self._root / repository)
+        known = self._indexes.get(repository)
         if known is not None and known[0] == fingerprint:
             return known[1]
         index = layout.index()
-        self._counters.update(reads=1, skipped_names=index.skipped)
+        self._count(reads=1, skipped_names=index.skipped)
         if time.time_ns() - fingerprint[1] > _SETTLED_NS:
-            self._indexes[self._root / repository] = fingerprint, index
+            self._keep(repository, fingerprint, index)
+        return index
+
+    def _keep(self, repository: str, fingerprint: tuple[int, int, int], index: Index) -> None:
+        with self._lock:
+            self._indexes[repository] = fingerprint, index
             while len(self._indexes) > _INDEXES:
                 self._indexes.popitem(last=False)
-        return index
 
     def _manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
         index = self._index(repository)
@@ -205,7 +217,7 @@ class OciLayoutSource:
         media_type = index.media_types.get(digest)
         if media_type is None and not _is_manifest(raw, digest):
             raise NotFound(f"there is no manifest {digest} in {repository}", registry=self.name)
-        self._counters.update(reads=1, bytes=len(raw))
+        self._count(reads=1, bytes=len(raw))
         return RawManifest(raw, media_type or "", digest)
 
     def _resolved(self, index: Index, repository: str, tag: str) -> Descriptor:
@@ -224,20 +236,16 @@ class OciLayoutSource:
                 f"the file of {digest} in {repository} has {blob.size} bytes, and should have {stop} or more",
                 registry=self.name,
             )
-        yield self._chunks(blob, start, stop)
+        async with aclosing(self._chunks(blob, start, stop)) as chunks:
+            yield chunks
 
-    async def _chunks(self, blob: OpenBlob, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, blob: OpenBlob, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         while start < stop:
-            try:
-                part = await self._in_thread(blob.read, min(_CHUNK, stop - start), start)
-            except OSError as error:
-                raise ConnectionFailed(
-                    f"a blob cannot be read: {error.strerror}", registry=self.name
-                ) from error
+            part = await self._in_thread(blob.read, min(_CHUNK, stop - start), start)
             if not part:
                 raise BadReply("a blob became shorter while it was read", registry=self.name)
             start += len(part)
-            self._counters["bytes"] += len(part)
+            self._count(bytes=len(part))
             yield part
 
     def _repositories(self) -> list[str]:
@@ -249,16 +257,19 @@ class OciLayoutSource:
         return [str(folder.relative_to(self._root)) for folder in self._folders() if is_layout(folder)]
 
     def _folders(self) -> Iterator[Path]:
-        """All folders below the root, parents first. Links are followed inside the root, where they make no circle."""
+        """All folders below the root. A link can be a repository, but nothing is looked for below one: no circles."""
         waiting = [self._root]
         seen = 0
         while waiting:
-            children = sorted(_subfolders(waiting.pop(), self._root), reverse=True)
-            seen += len(children)
-            if seen > MAX_FOLDERS:
-                raise TooLarge(f"{self._root} has more than {MAX_FOLDERS} folders", registry=self.name)
-            waiting += children
-            yield from reversed(children)
+            for child, is_link in _subfolders(waiting.pop()):
+                seen += 1
+                if seen > MAX_FOLDERS:
+                    raise TooLarge(f"{self._root} has more than {MAX_FOLDERS} folders", registry=self.name)
+                if is_link and not _is_inside(child, self._root):
+                    continue
+                if not is_link and len(str(child.relative_to(self._root))) < MAX_REPOSITORY:
+                    waiting.append(child)
+                yield child
 
 
 class _Capability:
@@ -297,8 +308,8 @@ class _Deletes(_Capability):
         await trio.to_thread.run_sync(
             lambda: source._layout(repository).remove_tag(tag, seen), limiter=source._limiter
         )
-        source._counters["deletions"] += 1
-        return Deletion("taking the tag out of index.json")
+        source._count(deletions=1)
+        return Deletion("the layout's index.json")
 
 
 class _Counts(_Capability):
@@ -331,29 +342,18 @@ def _is_inside(folder: Path, root: Path) -> bool:
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
 
 
-def _subfolders(folder: Path, root: Path) -> list[Path]:
-    """The folders in a folder. One that cannot be read holds nothing; a layout's blobs are no repositories."""
+def _subfolders(folder: Path) -> list[tuple[Path, bool]]:
+    """The folders in a folder, and which are links. One that cannot be read holds nothing; blobs are no repositories."""
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.path, entry.is_symlink()) for entry in entries if _is_folder(entry)]
+            found = [(Path(entry.path), entry.is_symlink()) for entry in entries if entry.is_dir()]
     except OSError:
         return []
-    blobs = str(folder / "blobs") if (folder / "oci-layout").is_file() else ""
-    return [
-        Path(path)
-        for path, is_link in found
-        if path != blobs and not (is_link and _leads_astray(Path(path), folder, root))
-    ]
+    blobs = folder / "blobs" if (folder / "oci-layout").is_file() else None
+    return [(path, is_link) for path, is_link in found if path != blobs]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+def _disk_error(error: OSError, what: str, registry: str) -> RegfsError:
+    from regfs.providers.oci_layout import disk_error
 
-
-def _leads_astray(link: Path, folder: Path, root: Path) -> bool:
-    """Whether a link leads out of the root, or to a folder that it is itself in."""
-    target = Path(os.path.realpath(link))
-    return not _is_inside(target, root) or Path(os.path.realpath(folder)).is_relative_to(target)
+    return disk_error(error, what, registry)

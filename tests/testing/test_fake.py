@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from regfs.manifest import ACCEPT, MAX_MANIFEST, OCI_INDEX
+from regfs.manifest import MAX_MANIFEST, OCI_INDEX
 from regfs.testing.behaviour import (
     Auth,
     Behaviour,
@@ -27,9 +27,8 @@ from regfs.testing.behaviour import (
 )
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import make_image, make_index
+from tests.support.clients import HEADERS
 from tests.support.processes import wait_until
-
-HEADERS = {"Accept": ACCEPT, "Accept-Encoding": "identity", "User-Agent": "kit"}
 
 
 @contextmanager

@@ -42,10 +42,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from regfs.cli.group import regfs
-
     try:
-        result = regfs.main(list(arguments), prog_name="regfs", standalone_mode=False)
+        result = _call(arguments)
         emit(b"")
     except click.ClickException as error:
         error.show()
@@ -57,6 +55,19 @@ def _run(arguments: Sequence[str]) -> int:
     except (Exception, BaseExceptionGroup) as error:  # the edge: nothing may pass it
         return _failed(error, arguments)
     return result if isinstance(result, int) else OK
+
+
+def _call(arguments: Sequence[str]) -> object:
+    from regfs.cli.group import COMMANDS, regfs
+
+    if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        # mount(8) knows no command of ours: it runs `regfs SOURCE DIR -o OPTIONS` for the type fuse.regfs.
+        from regfs.cli.mount import HELPER, helper_arguments, mount
+
+        spelled = helper_arguments(arguments)
+        if spelled is not None:
+            return mount.main(spelled, prog_name=HELPER, standalone_mode=False)
+    return regfs.main(list(arguments), prog_name="regfs", standalone_mode=False)
 
 
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:

@@ -156,9 +156,10 @@ def find_connection(text: str, connections: Iterable[Connection]) -> tuple[Conne
     The longest match wins, so that of two accounts on a host each has its own namespaces; then a name before an address.
     """
     wanted = _comparable(text)
+    candidates = tuple(connections)
     best: tuple[int, Connection] | None = None
     for spelling in ("name", "address"):
-        for connection in connections if isinstance(connections, tuple) else tuple(connections):
+        for connection in candidates:
             known = _comparable(getattr(connection, spelling))
             if (wanted == known or wanted.startswith(f"{known}/")) and (best is None or len(known) > best[0]):
                 best = len(known), connection
@@ -181,8 +182,10 @@ def _signed_in(configured: Connection, stored: Connection | None) -> Connection:
     return replace(configured, username=configured.username or stored.username, generation=stored.generation)
 
 
-def _connection(table: Mapping[str, object]) -> Connection:
-    """ValueError or TypeError with the reason; what a newer regfs may have added is passed over."""
+def _connection(table: object) -> Connection:
+    """ValueError with the reason; what a newer regfs may have added is passed over."""
+    if not isinstance(table, dict):
+        raise ValueError("a connection is no table")  # noqa: TRY004 - the file is wrong, not the code
     name = values.text(table.get("name"))
     if not is_connection_name(name):
         raise ValueError(f"not a connection's name: {name[:80]!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from regfs import __version__
 from regfs.errors import ConfigError, PluginError
+from regfs.redaction import redact
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -41,6 +43,8 @@ OURS: Final[Mapping[Group, Mapping[str, str]]] = {
     },
 }
 """What pyproject.toml registers, by name: no package metadata need be read to find our own."""
+
+_OUR_METADATA: Final = re.compile(r"regfs(?:-[0-9][^-]*)?\.(?:dist|egg)-info")
 
 _REQUIRED: Final[Mapping[Group, Sequence[str]]] = {
     "provider": ("name", "title", "default_auth", "many", "fields", "claim", "registries"),
@@ -89,7 +93,7 @@ def claims(address: str) -> tuple[str, Claim]:
         if claim is not None and (best is None or claim.confidence > best[1].confidence):
             best = name, claim
     if best is None:
-        raise ConfigError("; ".join(reasons) or f"no provider knows the address {address[:200]!r}")
+        raise ConfigError("; ".join(reasons) or f"no provider knows the address {redact(address)[:200]!r}")
     return best
 
 
@@ -236,7 +240,7 @@ def _may_hold_plugins(folder: str) -> bool:
 def _registers_plugins(info: os.DirEntry[str]) -> bool:
     if info.name.endswith(".egg"):
         return True
-    if info.name.startswith("regfs-") or info.name == "regfs.egg-info":
+    if _OUR_METADATA.fullmatch(info.name):
         return False
     try:
         text = (Path(info.path) / "entry_points.txt").read_bytes()

@@ -45,7 +45,7 @@ class GenericProvider:
 
         None: another provider's spelling, or none of `hosts`. ValueError: malformed, with the reason.
         """
-        if _OTHER_SCHEME.match(address.strip()):
+        if _OTHER_SCHEME.match(address.strip()) and "@" not in address:
             return None
         parsed = Address.parse(address)
         known = any(_matches(parsed.host, pattern) for pattern in self.hosts)

@@ -55,6 +55,7 @@ PREFIX: Final = "oci:"
 MAX_FOLDERS: Final = 100_000
 """How many folders a listing of repositories looks into."""
 
+_HOST_AND_PORT: Final = re.compile(r"oci:[0-9]+(?:/|$)")
 _PAGE: Final = 1000
 _CHUNK: Final = 256 * 1024
 _THREADS: Final = 16
@@ -78,7 +79,7 @@ class OciLayoutProvider:
     def claim(self, address: str) -> Claim | None:
         """Take ``oci:PATH``, made absolute. What follows the longest folder that there is, is the rest."""
         text = address.strip()
-        if not text.startswith(PREFIX):
+        if not text.startswith(PREFIX) or _HOST_AND_PORT.match(text):
             return None
         path = text.removeprefix(PREFIX)
         if not path or "\0" in path:

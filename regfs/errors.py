@@ -148,7 +148,11 @@ class ConnectionFailed(Unreachable):
 
 
 class TlsFailed(Unreachable):
-    """The certificate or the handshake is not acceptable."""
+    """The certificate or the handshake is not acceptable. ``speaks_tls`` is False where the other side speaks no TLS."""
+
+    def __init__(self, message: str, *, speaks_tls: bool = True, registry: str = "", words: str = "") -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.speaks_tls = speaks_tls
 
 
 class BadReply(RegfsError):

@@ -34,7 +34,6 @@ from regfs.registry.redirects import ABROAD, FOLLOWED, MAX_REDIRECTS, REDIRECTS,
 from regfs.registry.replies import Reply
 from regfs.registry.retry import RETRIED, Outcome, Rules, decide, is_idempotent
 from regfs.registry.site import Site
-from regfs.registry.tls import speaks_tls
 from regfs.registry.transport import HOP, WHOLE, Transport
 
 T = TypeVar("T")
@@ -308,7 +307,7 @@ class Client:
 
     def _may_be_other(self, error: ConnectionFailed | TlsFailed) -> bool:
         if isinstance(error, TlsFailed):
-            return not speaks_tls(error.__cause__)
+            return not error.speaks_tls
         return error.sent or self._site.address.port is None
 
     async def _by_other(
@@ -317,12 +316,12 @@ class Client:
         try:
             return await self._follow(call, scheme)
         except TlsFailed as error:
-            if not speaks_tls(error.__cause__):
-                raise first from first.__cause__
+            if not error.speaks_tls:
+                raise first from None
             self._site.settle(scheme)
             raise
         except ConnectionFailed:
-            raise first from first.__cause__
+            raise first from None
 
     async def _by_tls_after_all(
         self, call: _Call, response: httpx.Response, url: str
@@ -330,7 +329,7 @@ class Client:
         try:
             opened = await self._follow(call, "https")
         except (ConnectionFailed, TlsFailed) as error:
-            if not speaks_tls(error.__cause__):
+            if not (isinstance(error, TlsFailed) and error.speaks_tls):
                 self._site.settle("http")
                 return response, url
             self._site.settle("https")

@@ -19,7 +19,7 @@ import trio
 
 from regfs.errors import ConnectionFailed, TlsFailed, UnknownHost, UnsafeTarget
 from regfs.registry.certificates import describe
-from regfs.registry.tls import explain, insecure_context
+from regfs.registry.tls import explain, insecure_context, speaks_tls
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once while a large body flows: four times httpcore's own, and twice as fast."""
@@ -250,7 +250,7 @@ class Stream(httpcore.AsyncNetworkStream):
             shown = describe(await _certificate(address, name)) if address else ""
             return TlsFailed(explain(self._where, cause, shown), registry=self._where)
         if isinstance(cause, ssl.SSLError):
-            return TlsFailed(explain(self._where, cause), registry=self._where)
+            return TlsFailed(explain(self._where, cause), speaks_tls=speaks_tls(cause), registry=self._where)
         return ConnectionFailed(
             f"{self._where} closed the connection in the TLS handshake", sent=False, registry=self._where
         )

@@ -93,11 +93,9 @@ def explain(where: str, error: ssl.SSLError, certificate: str = "") -> str:
     return f"the TLS handshake with {where} failed: {reason}"
 
 
-def speaks_tls(error: BaseException | None) -> bool:
+def speaks_tls(error: ssl.SSLError) -> bool:
     """Say whether a failed handshake shows a TLS server all the same: it sent a certificate, or an alert."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return True
-    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
+    return isinstance(error, ssl.SSLCertVerificationError) or "ALERT" in (error.reason or "")
 
 
 def _http11(context: ssl.SSLContext) -> ssl.SSLContext:

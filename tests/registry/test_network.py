@@ -28,9 +28,9 @@ class Names(trio.abc.HostnameResolver):
         host: bytes | None,
         port: Any,
         family: int = 0,
-        type: int = 0,
+        type: int = 0,  # noqa: A002
         proto: int = 0,
-        flags: int = 0,  # noqa: A002
+        flags: int = 0,
     ) -> list[Any]:
         name = (host or b"").decode()
         self.asked.append(name)

@@ -1,28 +1,20 @@
-"""The life of a mount's daemon: checks, fork, mount, readiness told to whoever waits, signals, unmount.
-
-The daemon is forked before trio runs or a thread starts. What it has to say until the mount is usable, it says
-through a pipe to the command that the user started, which prints it and exits.
-"""
+"""The life of a mount: checks, mount, readiness told to whoever waits, signals, unmount."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from regfs import errors
 from regfs.config import Settings
 from regfs.connection import Connection
-from regfs.errors import MountError, RegfsError
-from regfs.log import set_up
-from regfs.mountpoint import check_machine, prepare
+from regfs.daemon import Daemon, Say, Told
+from regfs.errors import RegfsError
 from regfs.notify import notify
 
 if TYPE_CHECKING:
@@ -35,8 +27,6 @@ log = logging.getLogger(__name__)
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING, signal.SIGHUP)
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,135 +50,31 @@ def mount(
     *,
     single: bool,
     directory: Path,
-    foreground: bool = False,
+    daemon: Daemon | None,
     say: Say,
 ) -> None:
-    """Mount, and return when the mount is usable; with ``foreground``, when it is unmounted again.
+    """Mount by ``daemon``, and return when the mount is usable; without one, here, and return when it is unmounted.
 
     ``say`` takes each line for the user. Raises MountError, and what kept the registry from being opened.
     """
+    from regfs.mountpoint import check_machine, prepare
+
     check_machine(settings)
     directory, done = prepare(directory)
     for line in done:
         say(line)
     plan = Plan(settings, connections, single, directory)
-    if foreground:
-        set_up(settings.verbose, settings.log_file)
-        _serve(plan, _Told(say))
-    else:
-        _in_background(plan, say)
+    if daemon is not None:
+        daemon.mount(plan, say)
+        return
+    from regfs.log import set_up
+
+    set_up(settings.verbose, settings.log_file)
+    serve(plan, Told(say))
 
 
-# ── between the command and its daemon ──
-
-
-class _Told:
-    """Whoever waits for the mount: hears lines, then that it is usable."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-
-    def warn(self, text: str) -> None:
-        """Something that the user should know, and that stops nothing."""
-        self._say(text)
-
-    def ready(self) -> None:
-        """The mount is usable."""
-
-
-class _Pipe(_Told):
-    """The same through a pipe, a JSON object a line."""
-
-    def __init__(self, pipe: IO[str]) -> None:
-        super().__init__(lambda text: self.send(warning=text))
-        self._pipe = pipe
-
-    def send(self, **message: str) -> None:
-        """Send one message; a command that has gone away hears nothing."""
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe.write(json.dumps(message) + "\n")
-            self._pipe.flush()
-
-    def ready(self) -> None:
-        """Let the command go, and leave its terminal."""
-        self.send(ready="yes")
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe.close()
-        _leave_stdio((0, 1, 2))
-
-
-def _in_background(plan: Plan, say: Say) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        _daemon(plan, os.fdopen(write, "w", encoding="utf-8"))
-    os.close(write)
-    with os.fdopen(read, encoding="utf-8") as pipe:
-        _listen(pipe, say, plan.directory)
-
-
-def _listen(pipe: Iterable[str], say: Say, directory: Path) -> None:
-    """Pass on what the daemon says until the mount is usable. Raises what it failed by."""
-    for line in pipe:
-        message: dict[str, str] = json.loads(line)
-        if "ready" in message:
-            return
-        if "failure" in message:
-            raise _rebuilt(message)
-        say(message["warning"])
-    raise MountError(
-        f"the daemon for {directory} died before the mount was usable: `regfs mount -f -v …` shows why"
-    )
-
-
-def _rebuilt(message: dict[str, str]) -> RegfsError:
-    """The daemon's error, so that the advice on it is the right one."""
-    kind = getattr(errors, message["kind"], RegfsError)
-    if kind is errors.DeletionDisabled:  # takes more than a message, and is none of a mount's
-        kind = errors.Refused
-    error: RegfsError = kind(message["failure"], registry=message["registry"], words=message["words"])
-    return error
-
-
-def _daemon(plan: Plan, pipe: IO[str]) -> NoReturn:
-    """The child's whole life. Ends without the parent's exit handlers and buffers."""
-    told = _Pipe(pipe)
-    status = 1
-    try:
-        os.setsid()
-        os.chdir("/")
-        _leave_stdio((0,))
-        set_up(plan.settings.verbose, plan.settings.log_file, daemon=True)
-        _serve(plan, told)
-        status = 0
-    except RegfsError as error:
-        log.info("ends: %s", error)
-        told.send(
-            failure=error.message, kind=type(error).__name__, registry=error.registry, words=error.words
-        )
-    except BaseException as error:
-        log.critical("ends", exc_info=error)
-        told.send(failure=f"{type(error).__name__}: {error}", kind="MountError", registry="", words="")
-    finally:
-        logging.shutdown()
-        os._exit(status)
-
-
-def _leave_stdio(descriptors: Sequence[int]) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(null, descriptor)
-    os.close(null)
-
-
-# ── serving ──
-
-
-def _serve(plan: Plan, told: _Told) -> None:
-    """Mount, serve until the mount is taken away or a signal ends it, unmount."""
+def serve(plan: Plan, told: Told) -> None:
+    """Mount, serve until the mount is taken away or a signal ends it, unmount. Raises what kept it from coming up."""
     with _signals_wait():
         # Imported here: a command that fails its checks has no use for them.
         import trio
@@ -216,7 +102,7 @@ def _serve(plan: Plan, told: _Told) -> None:
             session.close()
 
 
-async def _live(app: App, session: Session, plan: Plan, told: _Told) -> None:
+async def _live(app: App, session: Session, plan: Plan, told: Told) -> None:
     import trio
 
     async with trio.open_nursery() as nursery:
@@ -225,7 +111,7 @@ async def _live(app: App, session: Session, plan: Plan, told: _Told) -> None:
         nursery.start_soon(_answer_until_unmounted, session, nursery)
         for warning in await app.first_check():
             log.warning("%s", warning)
-            told.warn(warning)
+            told.say(warning)
         log.info("%s is mounted on %s", plan.address or "every registry", plan.directory)
         told.ready()
         notify("READY=1", f"STATUS={plan.address or 'your registries'} on {plan.directory}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from regfs.errors import ConfigError, MountError
 if TYPE_CHECKING:
     from regfs.config import Settings
     from regfs.connection import Connection
+    from regfs.daemon import Daemon
 
 _WRITING = click.option("--rw/--ro", default=None, help="Allow deleting tags (default: read-only).")
 
@@ -64,24 +65,50 @@ def mount(
     In /etc/fstab (`localhost:5000 /mnt/registry fuse.regfs ro,_netdev,nosuid,nodev 0 0`) mount(8) says `rw` of itself, so
     writing is allowed by `writable` there.
     """
+    if len(places) not in (1, 2):
+        raise click.UsageError("name a folder to mount on: `regfs mount [REGISTRY] DIR`")
+    wanted = _Wanted(
+        registry=places[0] if len(places) == 2 else None,
+        directory=Path(places[-1]),
+        options=[*_as_options(given), *options, *([] if rw is None else ["writable" if rw else "ro"])],
+        verbose=max(verbose, ctx.obj or 0),
+        by_mount=ctx.info_name == HELPER,
+    )
+    if foreground:
+        _mount(wanted, None)
+        return
+    from regfs.daemon import forked
+
+    with forked() as daemon:
+        _mount(wanted, daemon)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The command line. ``options``: all that it says, as ``-o`` spells it, so that one set of rules reads it."""
+
+    registry: str | None
+    directory: Path
+    options: Sequence[str]
+    verbose: int
+    by_mount: bool
+
+
+def _mount(wanted: _Wanted, daemon: Daemon | None) -> None:
     from regfs.mount import mount as mount_it
     from regfs.mount_options import parse_options
 
-    if len(places) not in (1, 2):
-        raise click.UsageError("name a folder to mount on: `regfs mount [REGISTRY] DIR`")
-    registry = places[0] if len(places) == 2 else None
-    by_mount = ctx.info_name == HELPER
-    spelled = parse_options([*_as_options(given), *options], by_mount=by_mount)
-    overrides = {**spelled.settings, **({} if rw is None else {"rw": rw})}
-    if verbose or ctx.obj:
-        overrides["verbose"] = max(verbose, ctx.obj or 0)
-    settings, connections = _connections(registry, overrides, spelled.connection)
+    spelled = parse_options(wanted.options, by_mount=wanted.by_mount)
+    overrides = dict(spelled.settings)
+    if wanted.verbose:
+        overrides["verbose"] = wanted.verbose
+    settings, connections = _connections(wanted.registry, overrides, spelled.connection)
     mount_it(
         settings,
         connections,
-        single=registry is not None,
-        directory=Path(places[-1]),
-        foreground=foreground,
+        single=wanted.registry is not None,
+        directory=wanted.directory,
+        daemon=daemon,
         say=lambda text: say(f"regfs: {text}"),
     )
 

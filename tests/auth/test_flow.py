@@ -542,7 +542,7 @@ def test_a_token_endpoint_that_takes_neither_form_refuses_basic_credentials() ->
 def test_a_wrong_password_at_the_token_endpoint_has_the_endpoints_words() -> None:
     registry = TokenRegistry(users={"bob": "right"})
     with pytest.raises(
-        NotSignedIn, match="wrong user name or password.*incorrect username or password"
+        NotSignedIn, match=r"wrong user name or password.*incorrect username or password"
     ) as caught:
         run(lambda: send(flow_for(BOB), registry))
     assert caught.value.registry == HOST

@@ -82,7 +82,7 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> int:
         cause.show()
         return cause.exit_code
     complain(cause)
-    if is_verbose(arguments):
+    if is_verbose(arguments) and not isinstance(cause, RegfsError):
         say(_traceback(error))
     return FAILED
 

@@ -108,6 +108,10 @@ class Contents:
         seen = {s.descriptor.digest: None for (name, _), s in self._tags.items() if name == repository}
         return list(seen)
 
+    def was_seen(self, repository: str, tag: str) -> bool:
+        """Say whether it is, or was, known where a tag points."""
+        return (repository, tag) in self._tags
+
     def forget(self, prefix: str = "") -> int:
         """Forget where the tags of ``prefix`` and below point, and what is absent there; how many there were."""
         tags = [key for key in self._tags if _is_below(key, prefix)]

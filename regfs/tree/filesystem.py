@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -27,7 +27,7 @@ from regfs.tree import own
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
 from regfs.tree.errorlog import ErrorLog
 from regfs.tree.inodes import ROOT, Inodes
-from regfs.tree.names import NameFolder, RegistryRoot
+from regfs.tree.names import Listed, NameFolder, RegistryRoot
 from regfs.tree.nodes import BrokenFolder, Folder, Link, Node
 from regfs.tree.registry import Registry
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder
@@ -95,7 +95,7 @@ class ConnectionsRoot(Folder):
                 return self.child(name, lambda to=folder.name: Link(self, name, to, 0.0))  # type: ignore[misc]
         raise NotFound(f"there is no connection {name[:80]}")
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         self.on_use()
         return [folder for folder, _ in self.shown.values()]
 
@@ -115,7 +115,7 @@ class FileSystem:
         self._born = int(clock.time() * 1e9)
         self._nursery: trio.Nursery | None = None
         self._walker = Walker()
-        self._handles: dict[int, _Content | list[Node]] = {}
+        self._handles: dict[int, _Content | Sequence[Node]] = {}
         self._next_handle = 1
         self._root: Folder = ConnectionsRoot(self._born, lambda: self.on_root_use())
         self._inodes = Inodes(self._root)
@@ -226,25 +226,24 @@ class FileSystem:
             self._walker.visited(node)
         with self._operation(node):
             entries = await node.entries()
-        for entry in entries:
-            self._inodes.number(entry)
         self._note_partial(node)
         return self._handle(entries)
 
     def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
         """The entries from position ``start`` on."""
         entries = self._handles[handle]
-        assert isinstance(entries, list)
+        assert isinstance(entries, Sequence)
+        known = entries.stretch() if isinstance(entries, Listed) else _nothing_known
         for place in range(start, len(entries)):
             node = entries[place]
-            yield DirEntry(node.name.encode(), self._attributes(node), place + 1)
+            try:
+                yield DirEntry(node.name.encode(), self._attributes(node, known(node)), place + 1)
+            finally:
+                self._inodes.drop_if_unused(node)
 
     def releasedir(self, handle: int) -> None:
         """The folder is closed."""
-        entries = self._handles.pop(handle)
-        assert isinstance(entries, list)
-        for node in entries:
-            self._inodes.drop_if_unused(node)
+        del self._handles[handle]
 
     # ── files ──
 
@@ -264,13 +263,13 @@ class FileSystem:
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end."""
         content = self._handles[handle]
-        assert not isinstance(content, list)
+        assert not isinstance(content, Sequence)
         return content.read(offset, size)
 
     def release(self, handle: int) -> None:
         """The file is closed."""
         content = self._handles.pop(handle)
-        assert not isinstance(content, list)
+        assert not isinstance(content, Sequence)
         content.close()
 
     # ── removing, and what is refused ──
@@ -428,8 +427,12 @@ class FileSystem:
             reason = node.registry.partial[node.full]
             self.errors.add(node.path() or "/", f"shown in part: {reason}", self._clock.time())
 
-    def _attributes(self, node: Node) -> Attributes:
+    def _attributes(self, node: Node, known: tuple[int, float] | None = None) -> Attributes:
+        """A node's attributes; ``known``: its time and how long its name holds, where those are at hand."""
         self._inodes.number(node)
+        if known is not None:
+            folder_mode = 0o755 if self.settings.writable else 0o555
+            return Attributes(node.ino, Kind.FOLDER, folder_mode, 0, known[0], known[1], known[1])
         holds_for = max(0.0, node.holds_for)
         return Attributes(
             node.ino, node.kind, self._mode(node), node.size, node.time_ns, holds_for, holds_for
@@ -445,11 +448,15 @@ class FileSystem:
             return 0o755 if self.settings.writable else 0o555
         return 0o644 if self.settings.writable else 0o444
 
-    def _handle(self, content: _Content | list[Node]) -> int:
+    def _handle(self, content: _Content | Sequence[Node]) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = content
         return handle
+
+
+def _nothing_known(_node: Node) -> None:
+    """Nothing is known of it beforehand."""
 
 
 def _decoded(name: bytes) -> str:

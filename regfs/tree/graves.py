@@ -60,6 +60,10 @@ class Graves:
         grave = self._tags.get(repository, {}).get(tag)
         return grave is not None and asked <= grave.died
 
+    def has_deleted(self, repository: str) -> bool:
+        """Say whether a tag of the repository was deleted here of late."""
+        return repository in self._tags
+
     def living(self, repository: str, tags: TagList) -> list[str]:
         """The names of a listing, without those that were deleted here after it was asked for."""
         graves = self._tags.get(repository)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import overload
+
 from regfs.digest import Digest
 from regfs.errors import NotEmpty, NotFound, Refused, RegfsError, Unsupported
 from regfs.ports import Answer
@@ -138,7 +141,7 @@ class NameFolder(ManifestFolder):
         behind = f"{DIGESTS}/{reference.file_name}" if isinstance(reference, Digest) else reference
         return self.child(name, lambda: Link(self, name, f"{repository}/{behind}", 0.0))
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         if self._is_tombstone or self._is_known_tag:
             return await super().entries()
         try:
@@ -149,11 +152,14 @@ class NameFolder(ManifestFolder):
             raise
         if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
             return await super().entries()
-        self.order = list(dict.fromkeys((*listing.tags, *listing.nested)))
-        nodes: list[Node] = [self.named(name) for name in self.order]
-        if len(self.order) < len(listing.tags) + len(listing.nested):
-            nodes.append(self._beside(REPOS))
-        return nodes
+        shared = set(listing.nested).intersection(listing.tags) if listing.nested else set()
+        self.order = listing.tags + [name for name in listing.nested if name not in shared]
+        names = [*self.order, REPOS] if shared else self.order
+        return Listed(self, names, frozenset(listing.nested))
+
+    def listed(self, name: str) -> Node:
+        """The node of a name that `entries` lists."""
+        return self._beside(name) if name == REPOS else self.named(name)
 
     # ── removing ──
 
@@ -200,6 +206,44 @@ class NameFolder(ManifestFolder):
         if name == "regfs.partial" and self.full in self.registry.partial:
             return "1"
         return await Node.attribute(self, name)
+
+
+class Listed(Sequence[Node]):
+    """A listing whose nodes are made as they are read: a folder may hold a hundred thousand names.
+
+    What is the same for all its tags is found once for a stretch of them (`stretch`), not once an entry.
+    """
+
+    def __init__(self, folder: NameFolder, names: Sequence[str], nested: frozenset[str]) -> None:
+        self._folder = folder
+        self._names = names
+        self._nested = nested
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, place: int) -> Node: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Node]: ...
+    def __getitem__(self, place: int | slice) -> Node | Sequence[Node]:
+        if isinstance(place, slice):
+            return [self._folder.listed(name) for name in self._names[place]]
+        return self._folder.listed(self._names[place])
+
+    def stretch(self) -> Callable[[Node], tuple[int, float] | None]:
+        """A function that gives a tag's time and how long its name holds; None: the node itself must be asked."""
+        folder, registry = self._folder, self._folder.registry
+        holds_for = registry.listing_left(folder.full)
+        times = registry.listed_times(folder.full)
+
+        def of(node: Node) -> tuple[int, float] | None:
+            if holds_for <= 0 or node.name in self._nested or node.name == REPOS:
+                return None
+            time_ns = times(node.name)
+            return None if time_ns is None else (time_ns, holds_for)
+
+        return of
 
 
 class RegistryRoot(NameFolder):
@@ -266,7 +310,7 @@ class DigestsFolder(_Beside):
             raise NotFound(f"{name[:80]!r} is no digest: sha256-HEX") from None
         return self._folder(digest)
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         await self.settle()
         return [self._folder(digest) for digest in self.registry.contents.known_digests(self.repository)]
 
@@ -290,7 +334,7 @@ class TagsFolder(_Beside):
             raise NotFound(f"there is no tag {self.repository}:{name}")
         return self._folder(name)
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         listing = await self.registry.list_folder(self.repository)
         return [self._folder(tag) for tag in listing.tags]
 
@@ -314,7 +358,7 @@ class ReposFolder(_Beside):
             raise NotFound(f"{name[:80]!r} can be no repository")
         return self._folder(name)
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         listing = await self.registry.list_folder(self.repository)
         return [self._folder(name) for name in listing.nested]
 

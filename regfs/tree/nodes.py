@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import ClassVar, TypeVar
 
 from regfs.errors import (
@@ -86,7 +86,7 @@ class Node:
         """The node that ``name`` stands for in this folder. Raises NotFound."""
         raise NotADirectory(f"{self.path()} is not a folder: it holds no {name}")
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         """What this folder lists, in order."""
         raise NotADirectory(f"{self.path()} is not a folder")
 
@@ -167,7 +167,7 @@ class GoneFolder(Folder):
     async def find(self, name: str) -> Node:
         raise NotFound(f"{self.path()}/{name}: the tag has been deleted")
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         return []
 
 
@@ -188,5 +188,5 @@ class BrokenFolder(Folder):
     async def find(self, name: str) -> Node:  # noqa: ARG002  # whatever the name, the answer is the same
         raise self._error.with_traceback(None)
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         raise self._error.with_traceback(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from regfs.errors import NotFound
 from regfs.tree.errorlog import ErrorLog
@@ -56,7 +56,7 @@ class OwnFolder(Folder):
             raise NotFound(f"{NAME} holds no {name}")
         return self.child(name, lambda: self._files[name](self, name))
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         return [await self.find(name) for name in self._files]
 
 

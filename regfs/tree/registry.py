@@ -174,6 +174,19 @@ class Registry:
             left.append(self.catalog.age.left(now, self._ttl))
         return max(left)
 
+    def listing_left(self, repository: str) -> float:
+        """For how many seconds more a repository's listing may be shown; 0: there is none."""
+        listed = self.tags.fresh(repository)
+        return 0.0 if listed is None else listed.age.left(self._clock.monotonic(), self._ttl)
+
+    def listed_times(self, repository: str) -> Callable[[str], int | None]:
+        """A function that gives the time of a tag of which nothing but its name is known, and None of another."""
+        listed = self.tags.fresh(repository)
+        if listed is None or listed.facts or self.graves.has_deleted(repository):
+            return lambda _tag: None
+        seen, first_seen = self.contents.was_seen, self.tags.first_seen
+        return lambda tag: None if seen(repository, tag) else first_seen(repository, tag)
+
     # ── settling: asking what is still open ──
 
     async def settle(self, repository: str, name: str) -> Role:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from regfs.digest import Digest
 from regfs.errors import NoSuchAttribute, NotEmpty, NotFound, Refused
@@ -92,7 +92,7 @@ class ManifestFolder(Folder):
             raise NotFound(f"a tag's folder holds no {name}")
         return self.show(await self.manifest(), name)
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         if self.tag is not None:
             grave = self.registry.tombstone(self.repository, self.tag)
             if grave is not None:
@@ -290,7 +290,7 @@ class PlatformsFolder(ManifestChild, Folder):
                 return self._link(platform, descriptor)
         raise NotFound(f"the index has no platform {name}")
 
-    async def entries(self) -> list[Node]:
+    async def entries(self) -> Sequence[Node]:
         return [self._link(platform, descriptor) for platform, descriptor in self.manifest.platforms()]
 
     def _link(self, platform: str, descriptor: Descriptor) -> Node:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from regfs.errors import MountError, NotFound
+from regfs.cli.edge import Advised
+from regfs.errors import NotFound
 
 FILESYSTEM: Final = "fuse.regfs"
 """Our filesystem's type in /proc/self/mountinfo."""
@@ -41,37 +43,45 @@ def mount_of(path: Path) -> Mounted | None:
 
 
 def read_status(mount: Mounted) -> dict[str, Any]:
-    """What the mount's daemon says about itself. MountError: it is dead, or it is another user's."""
+    """What the mount's daemon says about itself. Advised: it is dead, or it is another user's."""
     try:
         with (mount.folder / ".regfs" / "status.json").open("rb") as stream:
             status = json.loads(stream.read(_MAX_STATUS))
     except (OSError, ValueError) as error:
-        raise MountError(f"{mount.folder}: {_why(error, mount)}") from error
+        raise _unreadable(error, mount) from error
     if not isinstance(status, dict):
-        raise MountError(f"{mount.folder}: its status is not readable by this version of regfs")
+        raise _unreadable(ValueError(), mount)
     return status
 
 
+def no_mount(path: Path) -> Advised:
+    """The error for a path that is in no mount of ours."""
+    return Advised(f"{path} is in no mount of regfs", "See what is mounted: `regfs status`.")
+
+
 def refresh(path: Path) -> str:
-    """Make a mount forget its listings below ``path``; how many it forgot, as it says. NotFound, MountError."""
+    """Make a mount forget its listings below ``path``; how many it forgot, as it says. NotFound, Advised."""
     try:
         return os.getxattr(path, REFRESH).decode(errors="replace")
     except FileNotFoundError as error:
         raise NotFound(f"{path}: {error.strerror}") from error
     except OSError as error:
-        raise MountError(f"{path}: {error.strerror}") from error
+        raise Advised(f"{path}: {error.strerror}", "Name a folder in a mount of yours.") from error
 
 
-def _why(error: Exception, mount: Mounted) -> str:
+def _unreadable(error: Exception, mount: Mounted) -> Advised:
     import errno
 
-    if not isinstance(error, OSError):
-        return "its status is not readable by this version of regfs"
-    if error.errno == errno.ENOTCONN:
-        return f"its daemon has died; `regfs umount {mount.folder}` clears the folder"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "it is another user's mount"
-    return os.strerror(error.errno or errno.EIO)
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOTCONN:
+        return Advised(
+            f"{mount.folder}: its daemon has died",
+            f"Clear the folder: `regfs umount {shlex.quote(str(mount.folder))}`.",
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return Advised(f"{mount.folder}: it is another user's mount", "Ask its owner, or root.")
+    reason = os.strerror(number) if number else "this version of regfs cannot read it"
+    return Advised(f"{mount.folder}: its status cannot be had: {reason}", "Mount it anew.")
 
 
 def _parsed(text: str) -> Iterator[Mounted]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -32,8 +30,7 @@ def ref(paths: tuple[str, ...], by_digest: bool) -> int:
 
 def _print(path: str, by_digest: bool) -> bool:
     try:
-        named = named_in_mount(Path(path)) if os.path.lexists(path) else None
-        named = named or _without_mount(path)
+        named = named_in_mount(path) or _without_mount(path)
         output.line(_by_digest(named, path) if by_digest else named.reference)
     except RegfsError as error:
         complain(error, path)

@@ -39,10 +39,17 @@ class Named:
         return f"{head}{slash}{last.partition('@')[0].partition(':')[0]}"
 
 
-def named_in_mount(path: Path) -> Named | None:
-    """What a path in a mount of ours belongs to, links resolved; None where it is in no mount. Raises NotFound."""
+def named_in_mount(path: str) -> Named | None:
+    """What a path in a mount of ours belongs to, links resolved; None where it is no such path.
+
+    Raises NotFound where it can be nothing but a path, and is not there.
+    """
     from regfs.cli.mounts import mount_of
 
+    if not os.path.lexists(path):
+        if path.startswith(("/", "./", "../")):
+            raise NotFound(f"there is no {path}")
+        return None
     real = Path(os.path.realpath(path))
     mount = mount_of(real)
     if mount is None:

@@ -8,7 +8,7 @@ import click
 
 from regfs.cli import output
 from regfs.cli.edge import FAILED, OK, complain, say
-from regfs.errors import MountError, RegfsError
+from regfs.errors import RegfsError
 
 
 @click.command()
@@ -31,8 +31,8 @@ def _refreshed(path: Path) -> bool:
 
     try:
         if mounts.mount_of(path.resolve()) is None:
-            raise MountError(f"{path} is in no mount of regfs")
-        output.line(f"{path}: forgot {mounts.refresh(path)} listings")
+            raise mounts.no_mount(path)
+        output.line(f"{path}: listings forgotten: {mounts.refresh(path)}")
     except RegfsError as error:
         complain(error)
         return False

@@ -126,7 +126,7 @@ async def _siblings(target: _Target) -> list[str]:
 
 def _tag_in_mount(path: str) -> Named | None:
     """The tag whose folder or manifest.json ``path`` is, or None: it is in no mount. Advised: it is something else."""
-    named = named_in_mount(Path(path)) if os.path.lexists(path) else None
+    named = named_in_mount(path)
     if named is None:
         return None
     real = Path(os.path.realpath(path))

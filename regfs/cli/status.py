@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 
 from regfs.cli import output
 from regfs.cli.edge import FAILED, OK, complain, printable, say
-from regfs.errors import MountError, RegfsError
+from regfs.errors import RegfsError
 
 if TYPE_CHECKING:
     from regfs.cli.mounts import Mounted
@@ -37,13 +37,13 @@ def status(folder: Path | None, as_json: bool) -> int:
 
 
 def _chosen(folder: Path | None) -> Sequence[Mounted]:
-    from regfs.cli.mounts import mount_of, our_mounts
+    from regfs.cli.mounts import mount_of, no_mount, our_mounts
 
     if folder is None:
         return our_mounts()
     mount = mount_of(folder.resolve())
     if mount is None:
-        raise MountError(f"{folder} is in no mount of regfs")
+        raise no_mount(folder)
     return [mount]
 
 
@@ -71,14 +71,21 @@ def _print(mount: Mounted, facts: Mapping[str, Any] | None) -> None:
 
 
 def _lines(value: Any, indent: str) -> list[str]:
-    """Facts as indented text: a mapping a line for each key, nested ones below their key."""
+    """Facts as indented text: a line for each key, and what is nested below it; items of a list go by their names."""
     lines = []
-    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value, 1):
+    for key, item in _named_items(value):
         nested = isinstance(item, Mapping | list) and bool(item)
         text = "" if nested else f" {_plain(item)}"
         lines.append(f"{indent}{key}:{text}")
         lines.extend(_lines(item, indent + "  ") if nested else ())
     return lines
+
+
+def _named_items(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    names = [item.get("name") if isinstance(item, Mapping) else None for item in value]
+    return [(name or place, item) for place, (name, item) in enumerate(zip(names, value, strict=True), 1)]
 
 
 def _plain(item: Any) -> str:

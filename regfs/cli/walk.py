@@ -12,7 +12,7 @@ import trio
 
 from regfs.cli.edge import Advised
 from regfs.cli.session import load, locate
-from regfs.errors import NotADirectory
+from regfs.errors import NotADirectory, RegfsError
 from regfs.tree.attributes import Attributes, DirEntry, Kind
 
 if TYPE_CHECKING:
@@ -53,8 +53,12 @@ class Tree:
 
         The attributes are settled: a name that is not there is NotFound here.
         """
-        names, inos = await self._walked(_parts(path), follow or path.endswith("/"))
-        attributes = await self.filesystem.getattr(inos[-1])
+        try:
+            names, inos = await self._walked(_parts(path), follow or path.endswith("/"))
+            attributes = await self.filesystem.getattr(inos[-1])
+        except RegfsError as error:
+            error.registry = error.registry or (self.connection.address if self.connection else "")
+            raise
         if path.endswith("/") and attributes.kind is not Kind.FOLDER:
             raise NotADirectory(f"{path} is no folder")
         return Node(tuple(names), tuple(inos), attributes)

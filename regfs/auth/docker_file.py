@@ -82,7 +82,7 @@ class DockerFile:
         try:
             return await Helper(suffix, environment).get(server)
         except CredentialError as error:
-            raise CredentialError(f"{error.message} (named by {self.origin})", words=error.words) from error
+            raise CredentialError(f"{error.message} (named by {self.origin})") from error
 
     def _credential(self, key: str, entry: _Entry) -> Credential | None:
         """An entry's credential; None where it is empty, which says that a helper has it."""

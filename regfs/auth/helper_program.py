@@ -76,7 +76,8 @@ class Helper:
 
     def _failed(self, code: int, output: bytes, credential: Credential | None = None) -> CredentialError:
         words = blotted(output.decode("utf-8", "replace").strip(), credential)
-        return CredentialError(f"{self.name} failed with exit code {code}", words=words)
+        said = f": {words}" if words else ""
+        return CredentialError(f"{self.name} failed with exit code {code}{said}")
 
     async def _run(self, action: str, request: bytes) -> tuple[int, bytes]:
         """Exit code and output. The secret goes through a pipe; standard error is not ours to show."""
@@ -91,16 +92,19 @@ class Helper:
             )
         except OSError as error:
             raise CredentialError(f"{self.name} cannot be started: {error.strerror}") from error
+        ended = False
         try:
             with trio.fail_after(DEADLINE):
                 output = await _talk(process, request)
-                return await process.wait(), output
+                code = await process.wait()
+                ended = True
+                return code, output
         except trio.TooSlowError:
             raise CredentialError(f"{self.name} gave no answer within {DEADLINE:.0f} s") from None
         except _TooMuchError:
             raise CredentialError(f"{self.name} wrote more than {MAX_OUTPUT // 1024} KiB") from None
         finally:
-            await _end(process)
+            await _end(process, kill=not ended)
 
 
 class _TooMuchError(Exception):
@@ -122,10 +126,10 @@ async def _talk(process: trio.Process, request: bytes) -> bytes:
     return bytes(output)
 
 
-async def _end(process: trio.Process) -> None:
-    """End the program and what it started (its own session), and close our ends of the pipes."""
+async def _end(process: trio.Process, *, kill: bool) -> None:
+    """Close our ends of the pipes; end a program that did not, and what it started (they are a session of their own)."""
     with trio.CancelScope(shield=True):
-        if process.returncode is None:
+        if kill:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()

@@ -31,18 +31,26 @@ def _read(path: Path, private: bool) -> bytes | None:
         return None
     except OSError as error:
         raise CredentialError(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise CredentialError(f"{path} is not a regular file")
-        if private and facts.st_mode & 0o077:
-            raise CredentialError(
-                f"{path} holds secrets, and others than its owner may use it: chmod 600 {path}"
-            )
-        try:
-            content = file.read(MAX_FILE + 1)
-        except OSError as error:
-            raise CredentialError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        _check(path, os.fstat(descriptor).st_mode, private=private)
+        return _content(path, descriptor)
+    except OSError as error:
+        raise CredentialError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, mode: int, *, private: bool) -> None:
+    """Judge the file that is open, not the name: another file may bear it by now."""
+    if not stat.S_ISREG(mode):
+        raise CredentialError(f"{path} is not a regular file")
+    if private and mode & 0o077:
+        raise CredentialError(f"{path} holds secrets, and others than its owner may use it: chmod 600 {path}")
+
+
+def _content(path: Path, descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
         raise CredentialError(f"{path} is over 1 MiB: that is no file of credentials")
     return content

@@ -120,10 +120,12 @@ def _asked(question: Callable[[KeyringBackend], R], credential: Credential | Non
     try:
         return question(backend)
     except Exception as error:
-        locked = type(error).__name__ == "KeyringLocked"
-        fact = "is locked: unlock it, then try again" if locked else f"failed ({type(error).__name__})"
-        words = blotted(str(error), credential)
-        raise CredentialError(f"the keyring ({_name(backend)}) {fact}", words=words) from None
+        if type(error).__name__ == "KeyringLocked":
+            raise CredentialError(
+                f"the keyring ({_name(backend)}) is locked: unlock it, then try again"
+            ) from None
+        reason = f"{type(error).__name__}: {blotted(str(error), credential)}"
+        raise CredentialError(f"the keyring ({_name(backend)}) failed ({reason})") from None
 
 
 def _usable_backend() -> KeyringBackend:

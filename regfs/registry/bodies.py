@@ -83,10 +83,15 @@ async def read_words(response: httpx.Response) -> bytes:
                     body += piece
                     if len(body) > WORDS_LIMIT:
                         break
-        except (RegfsError, httpx.HTTPError):
+        except (RegfsError, httpx.HTTPError, httpx.StreamError):
             pass
     return bytes(body[:WORDS_LIMIT])
 
 
-def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    return cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    if response.is_stream_consumed:  # an auth flow wanted to know what a 401 says
+        yield response.content
+        return
+    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as pieces:
+        async for piece in pieces:
+            yield piece

@@ -10,8 +10,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -20,21 +18,20 @@ import trio
 
 from regfs.connection import Connection
 from regfs.errors import (
-    BadReply,
     ConnectionFailed,
     DeadlineExceeded,
     ReadOnly,
     RegfsError,
-    TlsFailed,
 )
 from regfs.ports import HttpPolicy
 from regfs.registry import replies
 from regfs.registry.bodies import WORDS_LIMIT, Stream, read_whole, read_words
-from regfs.registry.redirects import ABROAD, FOLLOWED, MAX_REDIRECTS, REDIRECTS, Hop, Origin, next_hop, shown
+from regfs.registry.redirects import shown
 from regfs.registry.replies import Reply
 from regfs.registry.retry import RETRIED, Outcome, Rules, decide, is_idempotent
+from regfs.registry.sending import Call, Sender
 from regfs.registry.site import Site
-from regfs.registry.transport import HOP, WHOLE, Transport
+from regfs.registry.transport import Transport
 
 T = TypeVar("T")
 
@@ -43,18 +40,6 @@ DEFAULT_LIMIT: Final = 4 * 1024 * 1024
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _COUNTERS: Final = ("requests", "retries", "errors", "unauthorized", "token_requests", "redirects", "bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    content: bytes | None
-    expect: Container[int]
-    limit: int
-    what: str
-    idempotent: bool
 
 
 class _Failed(Exception):
@@ -86,18 +71,11 @@ class Client:
         self._policy = policy
         self._read_only = read_only
         self._counters = dict.fromkeys(_COUNTERS, 0)
-        self._warnings: dict[str, None] = {}
         self._slots: trio.Semaphore | None = None
         transport = Transport(
             self._site, connection, policy.user_agent, policy.max_requests, self._count, read_only=read_only
         )
-        self._http = httpx.AsyncClient(
-            transport=transport,
-            auth=auth,
-            trust_env=False,
-            timeout=None,  # noqa: S113  # a call's own deadline holds for all of it
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
+        self._sender = Sender(self._site, transport, auth)
 
     @property
     def authority(self) -> str:
@@ -170,11 +148,11 @@ class Client:
 
     def warnings(self) -> Sequence[str]:
         """What the registry said in Warning headers: each text once, at most 4096 bytes in all."""
-        return tuple(self._warnings)
+        return self._sender.warnings()
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
-        await self._http.aclose()
+        await self._sender.aclose()
 
     # ── one call ─────────────────────────────────────────────────────────────────────────────────
 
@@ -188,15 +166,15 @@ class Client:
         limit: int,
         what: str,
         idempotent: bool | None,
-    ) -> _Call:
+    ) -> Call:
         method = method.upper()
         if self._read_only and method not in ("GET", "HEAD"):
             raise ReadOnly("the mount is read-only: nothing that changes a registry is sent")
         safe = is_idempotent(method) if idempotent is None else idempotent
         named = {"User-Agent": self._policy.user_agent, **headers}
-        return _Call(method, target, named, content, expect, limit, what, safe)
+        return Call(method, target, named, content, expect, limit, what, safe)
 
-    async def _within_deadline(self, call: _Call, attempt: Callable[[_Call], Awaitable[T]]) -> T:
+    async def _within_deadline(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
         started = trio.current_time()
         try:
             with trio.move_on_after(self._policy.call_deadline):
@@ -213,7 +191,7 @@ class Client:
             registry=self._site.name,
         )
 
-    async def _with_retries(self, call: _Call, attempt: Callable[[_Call], Awaitable[T]], started: float) -> T:
+    async def _with_retries(self, call: Call, attempt: Callable[[Call], Awaitable[T]], started: float) -> T:
         try:
             return await attempt(call)
         except _Failed as failed:
@@ -244,7 +222,7 @@ class Client:
                 return await attempt(call)
         raise AssertionError("stamina ends by returning or raising")
 
-    async def _whole(self, call: _Call) -> Reply:
+    async def _whole(self, call: Call) -> Reply:
         response, url = await self._begin(call)
         try:
             body = await read_whole(response, call.limit, call.what or shown(url))
@@ -254,13 +232,13 @@ class Client:
             await self._end(response)
         return Reply(response.status_code, response.headers, body, url)
 
-    async def _begin(self, call: _Call) -> tuple[httpx.Response, str]:
+    async def _begin(self, call: Call) -> tuple[httpx.Response, str]:
         """Take a slot and send; the reply has an expected status, and holds the slot until `_end`."""
         self._site.check()
         self._slots = self._slots or trio.Semaphore(self._policy.max_requests)
         await self._slots.acquire()
         try:
-            response, url = await self._open(call)
+            response, url = await self._sender.open(call)
         except ConnectionFailed as error:
             self._slots.release()
             raise _Failed(Outcome(sent=error.sent), error) from error
@@ -280,7 +258,7 @@ class Client:
         with trio.CancelScope(shield=True):  # closing never waits, and an unclosed connection would be lost
             await response.aclose()
 
-    async def _unwelcome(self, response: httpx.Response, url: str, call: _Call) -> _Failed:
+    async def _unwelcome(self, response: httpx.Response, url: str, call: Call) -> _Failed:
         body = await read_words(response)
         reply = Reply(response.status_code, response.headers, body, url)
         error = replies.error_for(
@@ -288,104 +266,7 @@ class Client:
         )
         return _Failed(Outcome(reply.status, headers=reply.headers), error)
 
-    # ── schemes, redirects ───────────────────────────────────────────────────────────────────────
-
-    async def _open(self, call: _Call) -> tuple[httpx.Response, str]:
-        """Send by the schemes that are possible, until one answers. A TLS handshake sends nothing of the request."""
-        schemes = self._site.schemes
-        if len(schemes) == 1:
-            return await self._follow(call, schemes[0])
-        try:
-            response, url = await self._follow(call, schemes[0])
-        except (ConnectionFailed, TlsFailed) as error:
-            if not self._may_be_other(error):
-                raise
-            return await self._by_other(call, schemes[1], error)
-        if schemes[0] == "http" and response.status_code == 400:
-            return await self._by_tls_after_all(call, response, url)
-        return response, url
-
-    def _may_be_other(self, error: ConnectionFailed | TlsFailed) -> bool:
-        if isinstance(error, TlsFailed):
-            return not error.speaks_tls
-        return error.sent or self._site.address.port is None
-
-    async def _by_other(
-        self, call: _Call, scheme: str, first: ConnectionFailed | TlsFailed
-    ) -> tuple[httpx.Response, str]:
-        try:
-            return await self._follow(call, scheme)
-        except TlsFailed as error:
-            if not error.speaks_tls:
-                raise first from None
-            self._site.settle(scheme)
-            raise
-        except ConnectionFailed:
-            raise first from None
-
-    async def _by_tls_after_all(
-        self, call: _Call, response: httpx.Response, url: str
-    ) -> tuple[httpx.Response, str]:
-        try:
-            opened = await self._follow(call, "https")
-        except (ConnectionFailed, TlsFailed) as error:
-            if not (isinstance(error, TlsFailed) and error.speaks_tls):
-                self._site.settle("http")
-                return response, url
-            self._site.settle("https")
-            await response.aclose()
-            raise
-        except BaseException:
-            await response.aclose()
-            raise
-        await response.aclose()
-        return opened
-
-    async def _follow(self, call: _Call, scheme: str) -> tuple[httpx.Response, str]:
-        url = self._site.url(call.target, scheme)
-        own = self._site.is_own(Origin.of(url))
-        hop = Hop(call.method, url, call.headers, own) if own else _abroad(call, url)
-        for count in range(MAX_REDIRECTS + 1):
-            response = await self._send(hop, call.content, redirected=count > 0)
-            location = response.headers.get("location")
-            if response.status_code not in REDIRECTS or call.method not in FOLLOWED or location is None:
-                return response, hop.url
-            await read_words(response)
-            await response.aclose()
-            hop = next_hop(hop.method, hop.url, hop.headers, hop.own, response.status_code, location)
-        raise BadReply(
-            f"{self._site.name} redirects more than {MAX_REDIRECTS} times", registry=self._site.name
-        )
-
-    async def _send(self, hop: Hop, content: bytes | None, *, redirected: bool) -> httpx.Response:
-        extensions = {WHOLE: True, HOP: True} if redirected else {WHOLE: True}
-        try:
-            request = httpx.Request(
-                hop.method, hop.url, headers=hop.headers, content=content, extensions=extensions
-            )
-            if hop.own:
-                response = await self._http.send(request, stream=True)
-            else:
-                response = await self._http.send(request, stream=True, auth=None)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
-            raise BadReply(
-                f"{self._site.name}: {type(error).__name__} at {shown(hop.url)}", registry=self._site.name
-            ) from error
-        for text in replies.warnings_of(response.headers.get_list("warning")):
-            self._warn(text)
-        return response
-
     # ── counting ─────────────────────────────────────────────────────────────────────────────────
 
     def _count(self, name: str, by: int) -> None:
         self._counters[name] += by
-
-    def _warn(self, text: str) -> None:
-        held = sum(len(known.encode()) for known in self._warnings)
-        if held + len(text.encode()) <= replies.MAX_WARNINGS:
-            self._warnings[text] = None
-
-
-def _abroad(call: _Call, url: str) -> Hop:
-    kept = {name: value for name, value in call.headers.items() if name.lower() in ABROAD}
-    return Hop(call.method, url, kept, own=False)

@@ -7,6 +7,7 @@ the connection goes to an address that was judged, not to whatever the name reso
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
@@ -205,7 +206,7 @@ class Stream(httpcore.AsyncNetworkStream):
         except trio.TooSlowError as error:
             await trio.aclose_forcefully(self._stream)
             raise TlsFailed(
-                f"{self._where} does not finish the TLS handshake", registry=self._where
+                f"{self._where} does not finish the TLS handshake", speaks_tls=False, registry=self._where
             ) from error
         except (trio.BrokenResourceError, ssl.CertificateError) as error:
             address = self._address()
@@ -344,4 +345,6 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno).lower()  # trio's own text repeats the address
     return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).lower()

@@ -5,6 +5,7 @@ Distribution-spec: any request may be redirected, and Authorization never crosse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ FOLLOWED: Final = frozenset({"GET", "HEAD"})
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST_URL: Final = 16 * 1024
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f]")
 ABROAD: Final = frozenset({"accept", "accept-encoding", "range", "user-agent"})
 """What HTTP itself needs to fetch the same bytes elsewhere; nothing that a caller added goes along."""
 
@@ -83,13 +85,18 @@ def next_hop(method: str, url: str, headers: Mapping[str, str], own: bool, statu
 
 def resolve(base: str, reference: str) -> str:
     """Resolve a Location, Link or Upload reference against the URL it came with. UnsafeTarget if it can't be."""
-    if len(reference) > _LONGEST_URL or any(ord(letter) < 33 or ord(letter) == 127 for letter in reference):
-        raise UnsafeTarget("a URL that is too long, or holds blanks or control characters, is not followed")
+    check_spelling(reference)
     try:
         joined = urlsplit(urljoin(base, reference))
     except ValueError:
         raise UnsafeTarget("a URL that cannot be read is not followed") from None
     return SplitResult(joined.scheme, joined.netloc, joined.path or "/", joined.query, "").geturl()
+
+
+def check_spelling(reference: str) -> None:
+    """Raise UnsafeTarget for a URL or path with blanks or control characters, which would end a request's line."""
+    if len(reference) > _LONGEST_URL or _UNPRINTABLE.search(reference):
+        raise UnsafeTarget("a URL that is too long, or holds blanks or control characters, is not followed")
 
 
 def shown(url: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from regfs.connection import Connection
 from regfs.errors import ConfigError, Refused, UnsafeTarget
 from regfs.reference import Address
-from regfs.registry.redirects import Origin, resolve
+from regfs.registry.redirects import Origin, check_spelling, resolve
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -72,8 +72,8 @@ class Site:
         path = target.partition("?")[0]
         if target.startswith("/") or any(part in (".", "..") for part in path.split("/")):
             raise UnsafeTarget(f"not a path of the registry's API: {path[:80]!r}", registry=self.name)
-        base = self.base(scheme)
-        return resolve(base, base + target)
+        check_spelling(target)
+        return self.base(scheme) + target
 
     def is_own(self, origin: Origin) -> bool:
         """Say whether ``origin`` is the registry itself, by a scheme that is still possible."""

@@ -193,6 +193,7 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
         url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
         headers=request.headers.raw,
         content=cast("Any", request.stream),
+        extensions=request.extensions,
     )
 
 

@@ -576,6 +576,30 @@ def test_a_401_that_is_left_says_what_the_registry_said() -> None:
     run(token_server, body)
 
 
+class Reader(httpx.Auth):
+    """Reads a 401 and leaves it to the caller."""
+
+    requires_response_body = True
+
+
+class Skimmer(httpx.Auth):
+    """Reads a 401 without keeping it."""
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        response = yield request
+        assert [piece async for piece in response.aiter_raw()]
+
+
+@pytest.mark.parametrize(("auth", "words"), [(Reader(), "UNAUTHORIZED: no"), (Skimmer(), "")])
+def test_a_401_that_an_auth_flow_has_read_is_still_raised(auth: httpx.Auth, words: str) -> None:
+    async def body(client: Client, _: HttpServer) -> None:
+        error = await failure(client.request("GET", "x"))
+        assert isinstance(error, NotSignedIn)
+        assert error.words == words
+
+    run(token_server, body, auth=auth)
+
+
 @pytest.mark.parametrize(
     "answer",
     [

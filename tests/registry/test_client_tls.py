@@ -316,6 +316,71 @@ def test_insecure_asks_by_https_first_and_then_by_plain_http(authority: Certific
         assert trio.run(main, f"localhost:{server.port}").startswith("http:")
 
 
+def test_a_delete_that_was_lost_over_https_is_not_sent_again_in_plain(
+    authority: CertificateAuthority,
+) -> None:
+    async def body(client: Client) -> None:
+        assert isinstance(await failure(client.request("DELETE", "a/manifests/v1")), ConnectionFailed)
+
+    with HttpServer(lambda _: CLOSE, tls=serving(authority.issue())) as server:
+        run(Connection("r", f"localhost:{server.port}", ca=authority.certificate), body)
+        assert len(server.asked) == 1
+
+
+def test_a_redirect_to_a_dead_host_says_nothing_about_the_scheme() -> None:
+    async def body(client: Client) -> None:
+        error = await failure(client.request("GET", "x"))
+        assert isinstance(error, ConnectionFailed)
+        assert "localhost:1" in str(error)
+        assert client.base.startswith("http:")
+
+    with HttpServer(lambda _: reply(307, location="http://localhost:1/")) as server:
+        run(Connection("r", f"127.0.0.1:{server.port}"), body)
+        assert len(server.asked) == 1
+
+
+def test_a_plain_server_that_waits_for_more_of_a_handshake_is_left_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes the beginning of a handshake for the beginning of a line, and waits for its end."""
+    monkeypatch.setattr("regfs.registry.sending._TRIAL", 0.2)
+
+    async def body(client: Client) -> None:
+        assert (await client.request("GET", "x", expect=(400,))).status == 400
+        assert client.base.startswith("http:")
+
+    with waiting_server() as port:
+        run(Connection("r", f"localhost:{port}"), body)
+
+
+@contextmanager
+def waiting_server() -> Iterator[int]:
+    """Answers plain http with 400, and anything else not at all."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    kept: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            kept.append(connection)
+            if connection.recv(65536).startswith(b"GET"):
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        for connection in kept:
+            connection.close()
+
+
 def test_plain_http_that_was_not_allowed_is_refused_before_anything_is_sent() -> None:
     async def body(client: Client) -> None:
         error = await failure(client.check())
@@ -411,6 +476,8 @@ def tunnelling_proxy(port: int) -> Iterator[tuple[str, list[bytes]]]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
 

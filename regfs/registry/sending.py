@@ -1,0 +1,176 @@
+"""Sending one request: by the scheme that the registry speaks, through the auth flow, after redirects."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from http.cookiejar import CookieJar
+from typing import Any, Final
+
+import httpx
+
+from regfs.errors import BadReply, ConnectionFailed, TlsFailed
+from regfs.registry import replies
+from regfs.registry.bodies import read_words
+from regfs.registry.redirects import ABROAD, FOLLOWED, MAX_REDIRECTS, REDIRECTS, Hop, Origin, next_hop, shown
+from regfs.registry.site import Site
+from regfs.registry.transport import HOP, WHOLE, Transport
+
+_TRIAL: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a caller's; the fields are those of `Client.request`."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    content: bytes | None
+    expect: Container[int]
+    limit: int
+    what: str
+    idempotent: bool
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether the target is a URL, and no path below ``/v2/``."""
+        return self.target.startswith(("http://", "https://"))
+
+
+class _NoCookies(CookieJar):
+    """Keeps none: a registry's session would follow a caller from one sign-in to the next."""
+
+    def extract_cookies(self, response: object, request: object) -> None: ...
+
+
+class Sender:
+    """Sends calls to one registry. It waits for nobody and repeats nothing: that is the client's."""
+
+    def __init__(self, site: Site, transport: Transport, auth: httpx.Auth | None) -> None:
+        self._site = site
+        self._warnings: dict[str, None] = {}
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            auth=auth,
+            trust_env=False,
+            timeout=None,  # noqa: S113  # a call's own deadline holds for all of it
+            cookies=_NoCookies(),
+        )
+
+    def warnings(self) -> Sequence[str]:
+        """What the registry said in Warning headers: each text once, at most 4096 bytes in all."""
+        return tuple(self._warnings)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def open(self, call: Call) -> tuple[httpx.Response, str]:
+        """Send by the schemes that are possible, until one answers; nothing can be carried out by both.
+
+        A TLS server cannot read what plain http brings it, and what does not finish a handshake is sent nothing.
+        """
+        schemes = self._site.schemes
+        if len(schemes) == 1 or call.is_absolute:
+            return await self._follow(call, schemes[0])
+        try:
+            response, url = await self._follow(call, schemes[0])
+        except (ConnectionFailed, TlsFailed) as error:
+            # Where it was settled meanwhile, it was not the scheme that failed but what a redirect led to.
+            if self._site.schemes == schemes[:1] or not self._may_be_other(schemes[0], error):
+                raise
+            return await self._by_other(call, schemes[1], error)
+        if schemes[0] == "http" and response.status_code == 400:
+            return await self._by_tls_after_all(call, response, url)
+        return response, url
+
+    def _may_be_other(self, scheme: str, error: ConnectionFailed | TlsFailed) -> bool:
+        if isinstance(error, TlsFailed):
+            return not error.speaks_tls
+        if scheme == "https":
+            return not error.sent
+        return error.sent or self._site.address.port is None
+
+    async def _by_other(
+        self, call: Call, scheme: str, first: ConnectionFailed | TlsFailed
+    ) -> tuple[httpx.Response, str]:
+        try:
+            return await self._follow(call, scheme)
+        except TlsFailed as error:
+            if not error.speaks_tls:
+                raise first from None
+            self._site.settle(scheme)
+            raise
+        except ConnectionFailed:
+            raise first from None
+
+    async def _by_tls_after_all(
+        self, call: Call, response: httpx.Response, url: str
+    ) -> tuple[httpx.Response, str]:
+        try:
+            opened = await self._follow(call, "https")
+        except (ConnectionFailed, TlsFailed) as error:
+            if not (isinstance(error, TlsFailed) and error.speaks_tls):
+                self._site.settle("http")
+                return response, url
+            self._site.settle("https")
+            await response.aclose()
+            raise
+        except BaseException:
+            await response.aclose()
+            raise
+        await response.aclose()
+        return opened
+
+    async def _follow(self, call: Call, scheme: str) -> tuple[httpx.Response, str]:
+        url = self._site.url(call.target, scheme)
+        own = self._site.is_own(Origin.of(url))
+        hop = Hop(call.method, url, call.headers, own) if own else _abroad(call, url)
+        for count in range(MAX_REDIRECTS + 1):
+            response = await self._send(hop, self._extensions(count), call.content)
+            location = response.headers.get("location")
+            if response.status_code not in REDIRECTS or call.method not in FOLLOWED or location is None:
+                return response, hop.url
+            await read_words(response)
+            await response.aclose()
+            hop = next_hop(hop.method, hop.url, hop.headers, hop.own, response.status_code, location)
+        raise BadReply(
+            f"{self._site.name} redirects more than {MAX_REDIRECTS} times", registry=self._site.name
+        )
+
+    def _extensions(self, hops: int) -> dict[str, Any]:
+        extensions: dict[str, Any] = {WHOLE: True}
+        if hops:
+            extensions[HOP] = True
+        if len(self._site.schemes) > 1:
+            # A server of plain http may wait for the rest of what looks to it like the beginning of a line.
+            extensions["timeout"] = {"connect": _TRIAL}
+        return extensions
+
+    async def _send(self, hop: Hop, extensions: dict[str, Any], content: bytes | None) -> httpx.Response:
+        try:
+            request = httpx.Request(
+                hop.method, hop.url, headers=hop.headers, content=content, extensions=extensions
+            )
+            if hop.own:
+                response = await self._http.send(request, stream=True)
+            else:
+                response = await self._http.send(request, stream=True, auth=None)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
+            raise BadReply(
+                f"{self._site.name}: {type(error).__name__} at {shown(hop.url)}", registry=self._site.name
+            ) from error
+        for text in replies.warnings_of(response.headers.get_list("warning")):
+            self._warn(text)
+        return response
+
+    def _warn(self, text: str) -> None:
+        held = sum(len(known.encode()) for known in self._warnings)
+        if held + len(text.encode()) <= replies.MAX_WARNINGS:
+            self._warnings[text] = None
+
+
+def _abroad(call: Call, url: str) -> Hop:
+    kept = {name: value for name, value in call.headers.items() if name.lower() in ABROAD}
+    return Hop(call.method, url, kept, own=False)

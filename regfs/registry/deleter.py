@@ -16,7 +16,7 @@ from regfs.digest import Digest
 from regfs.errors import DeadlineExceeded, DeletionDisabled, NotFound, RegfsError
 from regfs.manifest import parse_manifest
 from regfs.ports import Answer, DeletesTags, Deletion, RawManifest, TagPage
-from regfs.reference import TagOrDigest
+from regfs.reference import TagOrDigest, is_tag
 from regfs.registry.client import Client
 from regfs.registry.deletion import delete_tag, likely_siblings, recover
 from regfs.registry.journal import Entry, Journal
@@ -29,10 +29,12 @@ from regfs.registry.steps import (
     FindSiblings,
     Flow,
     Learn,
+    ListTags,
     PutManifest,
     Record,
     Resolve,
     Saved,
+    Siblings,
     Standing,
     Step,
     Wish,
@@ -50,8 +52,13 @@ NO_FOR: Final = 60.0
 RECOVER_AFTER: Final = 30.0
 """Seconds until the next deletion tries to settle one that was left half done."""
 
+AT_A_TIME: Final = 16
+"""Tags whose digests are asked for together, to find siblings."""
+
+LISTED_FOR: Final = 5.0
+"""Seconds that the search for siblings may list tags."""
+
 _TAKES_SIBLINGS: Final = "tag-deletion-takes-siblings"
-_SIBLINGS_AMONG: Final = 10_000
 _ANSWERED: Final = frozenset(range(200, 300)) | frozenset(range(400, 500)) - {401, 403, 408, 429}
 
 logger = logging.getLogger(__name__)
@@ -133,6 +140,7 @@ class Deleter:
                 self._no_until = self._monotonic() + NO_FOR
                 raise
         self._worked.add(repository)
+        self._no_until = float("-inf")
         return deletion
 
     async def recover(self) -> Sequence[str]:
@@ -218,6 +226,8 @@ class Deleter:
                 return await self._fetch(step)
             case FindSiblings():
                 return await self._siblings(step)
+            case ListTags():
+                return await self._tags(step.repository)
             case DeleteManifest():
                 return await self._delete(step)
             case PutManifest():
@@ -262,10 +272,19 @@ class Deleter:
             idempotent=step.insist,
         )
 
-    async def _siblings(self, step: FindSiblings) -> Sequence[str]:
-        """Of the tags most likely to lead to the same digest, those that do. Where nothing can be listed, none."""
-        names = await self._some_tags(step.repository)
+    async def _siblings(self, step: FindSiblings) -> Siblings:
+        """Look at the tags most likely to lead to the same digest, and on for as long as that finds some."""
+        names = await self._tags_in_time(step.repository)
         likely = await in_thread_if(len(names) > 1000, likely_siblings, step.tag, names)
+        known: list[str] = []
+        for chunk in (likely[at : at + AT_A_TIME] for at in range(0, len(likely), AT_A_TIME)):
+            found = await self._leading_to(step, chunk)
+            known += found
+            if not found:
+                break
+        return Siblings(tuple(sorted(known)), names - {step.tag, *known})
+
+    async def _leading_to(self, step: FindSiblings, names: Sequence[str]) -> Sequence[str]:
         found: list[str] = []
 
         async def look(name: str) -> None:
@@ -274,21 +293,26 @@ class Deleter:
                     found.append(name)
 
         async with trio.open_nursery() as nursery:
-            for name in likely:
+            for name in names:
                 nursery.start_soon(look, name)
-        return sorted(found)
+        return found
 
-    async def _some_tags(self, repository: str) -> list[str]:
-        names: list[str] = []
-        with suppress(RegfsError):
-            async with aclosing(
-                cast("AsyncGenerator[TagPage, None]", self._source.tags(repository))
-            ) as pages:
-                async for page in pages:
-                    names += page.names
-                    if len(names) >= _SIBLINGS_AMONG:
-                        break
-        return names
+    async def _tags_in_time(self, repository: str) -> frozenset[str]:
+        """The tags as far as they are listed in a few seconds; none where they are not."""
+        names: set[str] = set()
+        with trio.move_on_after(LISTED_FOR), suppress(RegfsError):
+            await self._gather_tags(repository, names)
+        return frozenset(names)
+
+    async def _tags(self, repository: str) -> frozenset[str]:
+        names: set[str] = set()
+        await self._gather_tags(repository, names)
+        return frozenset(names)
+
+    async def _gather_tags(self, repository: str, names: set[str]) -> None:
+        async with aclosing(cast("AsyncGenerator[TagPage, None]", self._source.tags(repository))) as pages:
+            async for page in pages:
+                names.update(filter(is_tag, page.names))
 
     # ── what is known ────────────────────────────────────────────────────────────────────────────
 

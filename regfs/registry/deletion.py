@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import takewhile
 from typing import Final
@@ -27,8 +28,10 @@ from regfs.registry.steps import (
     FindSiblings,
     Flow,
     Learn,
+    ListTags,
     Record,
     Resolve,
+    Siblings,
     Standing,
     Wish,
     entry_for,
@@ -102,9 +105,9 @@ def _native(wish: Wish, digest: Digest) -> Flow[Deletion | Reply]:
     if found is Verdict.DONE:
         yield from _confirm(wish, reply, guard)
         taken = yield from _prove(wish, digest, guard)
-        return Deletion(f"{NATIVE} (it took {', '.join(taken)} too: put back)" if taken else NATIVE)
+        return Deletion(f"{NATIVE} (it took {_some(taken)} too: put back)" if taken else NATIVE)
     if guard is not None:
-        yield Erase(guard)
+        yield Erase(guard.entry)
     if found is Verdict.UNSUPPORTED:
         yield Learn(Standing.ABSENT)
         return reply
@@ -119,62 +122,102 @@ def _native(wish: Wish, digest: Digest) -> Flow[Deletion | Reply]:
     raise error_for(reply, wish.registry, f"deleting {wish.name}")
 
 
-def _guard(wish: Wish, digest: Digest) -> Flow[Entry | None]:
-    """Before the first deletion in an unknown way: save what would be lost if it took the tag's siblings too."""
-    siblings: Sequence[str] = yield FindSiblings(wish.repository, wish.tag, digest)
-    if not siblings:
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What was there before a deletion in an unknown way: known siblings in the entry, other tags beside it."""
+
+    entry: Entry
+    others: frozenset[str] = frozenset()
+
+
+def _guard(wish: Wish, digest: Digest) -> Flow[_Guard | None]:
+    """Save what would be lost if the deletion took the tag's siblings too."""
+    siblings: Siblings = yield FindSiblings(wish.repository, wish.tag, digest)
+    if not siblings.known:
         return None
     saved = yield from save(wish, digest)
-    entry = entry_for(wish, saved, siblings=tuple(siblings))
+    entry = entry_for(wish, saved, siblings=siblings.known)
     yield Record(entry)
-    return entry
+    return _Guard(entry, siblings.others)
 
 
-def _prove(wish: Wish, digest: Digest, guard: Entry | None) -> Flow[Sequence[str]]:
+def _prove(wish: Wish, digest: Digest, guard: _Guard | None) -> Flow[Sequence[str]]:
     """Look what became of the siblings; those that had to be put back. The way is safe once something proves it."""
-    if wish.standing is Standing.SAFE:
-        return ()
     if guard is not None:
         taken = yield from _spare(guard)
         if not taken:
             yield Learn(Standing.SAFE)
         return taken
     # The manifest outlives its tag: so the tag alone was deleted.
-    if (yield Resolve(wish.repository, digest)) is not None:
+    if wish.standing is not Standing.SAFE and (yield Resolve(wish.repository, digest)) is not None:
         yield Learn(Standing.SAFE)
     return ()
 
 
-def _spare(guard: Entry) -> Flow[Sequence[str]]:
+def _spare(guard: _Guard) -> Flow[Sequence[str]]:
     """Put back the siblings that vanished with the tag; their names."""
-    taken = []
-    for sibling in guard.siblings:
-        if (yield Resolve(guard.repository, sibling)) is None:
-            taken.append(sibling)
-    failure: RegfsError | None = None
-    for sibling in taken:
-        try:
-            yield from put_back(guard, sibling)
-        except RegfsError as error:
-            failure = failure or error
-    if taken:
-        yield Learn(Standing.TAKES_SIBLINGS)
-    if failure is not None:
+    entry = guard.entry
+    taken = yield from _absent(entry.repository, entry.siblings)
+    if not taken:
+        yield Erase(entry)
+        return ()
+    failures = yield from _put_all_back(entry, taken)
+    try:
+        # A registry that takes siblings took those too that nobody had looked at before.
+        more = yield from _vanished(guard)
+        failures += yield from _put_all_back(entry, more)
+        taken += more
+    except RegfsError as error:
+        failures.append(error)
+    yield Learn(Standing.TAKES_SIBLINGS)
+    if failures:
         raise BadReply(
-            f"deleting {guard.name} also took {', '.join(taken)}, and they could not all be put back"
-            f" ({failure}): it is tried again at the next start, from journal entry {guard.id}",
-            registry=guard.registry,
-        ) from failure
-    yield Erase(guard)
+            f"deleting {entry.name} also took {_some(taken)}, and they could not all be put back"
+            f" ({failures[0]}): it is tried again at the next start, from journal entry {entry.id}",
+            registry=entry.registry,
+        ) from failures[0]
+    yield Erase(entry)
     return taken
 
 
-def _confirm(wish: Wish, reply: Reply, guard: Entry | None) -> Flow[None]:
+def _put_all_back(entry: Entry, tags: Sequence[str]) -> Flow[list[RegfsError]]:
+    """Put the original on all of them, as far as can be; what went wrong."""
+    failures = []
+    for tag in tags:
+        try:
+            yield from put_back(entry, tag)
+        except RegfsError as error:
+            failures.append(error)
+    return failures
+
+
+def _vanished(guard: _Guard) -> Flow[list[str]]:
+    """Tags beside the known siblings that were listed before and are gone now."""
+    if not guard.others:
+        return []
+    listed: frozenset[str] = yield ListTags(guard.entry.repository)
+    return (yield from _absent(guard.entry.repository, sorted(guard.others - listed)))
+
+
+def _absent(repository: str, tags: Sequence[str]) -> Flow[list[str]]:
+    absent = []
+    for tag in tags:
+        if (yield Resolve(repository, tag)) is None:
+            absent.append(tag)
+    return absent
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in a message: not thousands of them."""
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} others"
+
+
+def _confirm(wish: Wish, reply: Reply, guard: _Guard | None) -> Flow[None]:
     """202 is the spec's word for it. A 200 may be anything: a proxy's page, a registry that ignores DELETE."""
     if reply.status == 202 or (yield Resolve(wish.repository, wish.tag)) is None:
         return
     if guard is not None:
-        yield Erase(guard)
+        yield Erase(guard.entry)
     raise BadReply(
         f"the registry answered {reply.status} when asked to delete {wish.name}, and still has it",
         registry=wish.registry,
@@ -204,7 +247,7 @@ def recover(entry: Entry) -> Flow[str]:
     if digest is not None and str(digest) == entry.digest:
         yield Erase(entry)
         return f"{entry.name}: a broken-off deletion had not begun"
-    taken = yield from _spare(entry)
+    taken = yield from _spare(_Guard(entry))
     if taken:
-        return f"{entry.name}: its deletion also took {', '.join(taken)}: put back"
+        return f"{entry.name}: its deletion also took {_some(taken)}: put back"
     return f"{entry.name}: a broken-off deletion was complete"

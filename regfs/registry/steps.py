@@ -17,8 +17,8 @@ from regfs.reference import TagOrDigest
 from regfs.registry.journal import Entry
 from regfs.registry.replies import Reply, error_for
 
-MAX_SIBLINGS: Final = 16
-"""Other tags that are looked at to see whether a registry's tag deletion takes more than the tag."""
+MAX_SIBLINGS: Final = 256
+"""The most other tags that are looked at before the first deletion in a way that may take more than the tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,27 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Siblings:
+    """The other tags of a repository: ``known`` to lead to the same digest, and ``others``, which may or may not."""
+
+    known: tuple[str, ...] = ()
+    others: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class FindSiblings:
-    """Find other tags that lead to the same digest. Answer: a sequence of names, at most MAX_SIBLINGS."""
+    """Find other tags that lead to the same digest, as far as can be. Answer: Siblings; none where none are listed."""
 
     repository: str
     tag: str
     digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ListTags:
+    """List a repository's tags. Answer: a frozenset of names. A listing that is not whole is thrown, never given."""
+
+    repository: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,7 @@ class Learn:
     standing: Standing
 
 
-Step = Resolve | Fetch | FindSiblings | DeleteManifest | PutManifest | Record | Erase | Learn
+Step = Resolve | Fetch | FindSiblings | ListTags | DeleteManifest | PutManifest | Record | Erase | Learn
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
 

@@ -22,10 +22,12 @@ from regfs.registry.steps import (
     FindSiblings,
     Flow,
     Learn,
+    ListTags,
     PutManifest,
     Record,
     Resolve,
     Saved,
+    Siblings,
     Standing,
     Step,
     Wish,
@@ -74,6 +76,7 @@ class Model:
     way: Way = Way.UNTAGS
     deletes_digests: bool = True
     takes_indexes: bool = True
+    looks_at: int = 256
     manifests: dict[Digest, bytes] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
     journal: dict[str, Entry] = field(default_factory=dict)
@@ -101,7 +104,9 @@ class Model:
             case Fetch():
                 return self._fetch(step)
             case FindSiblings():
-                return sorted(t for t, d in self.tags.items() if d == step.digest and t != step.tag)
+                return self._siblings(step)
+            case ListTags():
+                return frozenset(self.tags)
             case DeleteManifest():
                 return self._answered(self._delete(step.reference))
             case PutManifest():
@@ -113,6 +118,11 @@ class Model:
             case Learn():
                 self.learnt.append(step.standing)
         return None
+
+    def _siblings(self, step: FindSiblings) -> Siblings:
+        same = sorted(t for t, digest in self.tags.items() if digest == step.digest and t != step.tag)
+        known = same[: self.looks_at]
+        return Siblings(tuple(known), frozenset(self.tags) - {step.tag, *known})
 
     def _fetch(self, step: Fetch) -> Saved:
         digest = self.find(step.tag)

@@ -28,6 +28,7 @@ from regfs.registry.deletion import Verdict, delete_tag, likely_siblings, recove
 from regfs.registry.replies import Reply
 from regfs.registry.steps import (
     DeleteManifest,
+    ListTags,
     PutManifest,
     Record,
     Standing,
@@ -247,6 +248,28 @@ def test_a_tag_that_moved_since_the_user_saw_it_is_left_alone() -> None:
             drive(delete_tag(wish(SEEN)), model)
         assert writes(model) == []
         assert model.find("v1") == moved
+
+
+def test_siblings_that_nobody_had_looked_at_come_back_too() -> None:
+    model = three_tags(Way.TAKES_SIBLINGS, looks_at=1)
+    model.push("v1.0.1", ORIGINAL)
+    assert "(it took latest, v1.0, v1.0.1 too: put back)" in drive(delete_tag(wish(SEEN)), model).way
+    assert model.find("v1.0.1") == SEEN
+    assert_siblings_live(model)
+
+
+def test_known_siblings_come_back_even_where_the_others_cannot_be_listed() -> None:
+    model = three_tags(Way.TAKES_SIBLINGS, looks_at=1)
+
+    def unlisted(step: Step) -> object:
+        if isinstance(step, ListTags):
+            raise ServerFailed("down")
+        return model.perform(step)
+
+    with pytest.raises(BadReply, match="latest"):
+        drive(delete_tag(wish(SEEN)), model, at=dict.fromkeys(range(40), unlisted))
+    assert model.find("latest") == SEEN
+    assert model.learnt == [Standing.TAKES_SIBLINGS]
 
 
 def test_a_way_that_takes_siblings_is_learnt_and_not_used_again() -> None:

@@ -20,6 +20,7 @@ from regfs.digest import Digest
 from regfs.errors import (
     BadReply,
     ConnectionFailed,
+    DigestMismatch,
     NotARegistry,
     NotFound,
     RegfsError,
@@ -128,11 +129,11 @@ class OciLayoutSource:
     def blob(
         self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """See `regfs.ports.Source.blob`. BadReply where the file is shorter than its descriptor says."""
+        """See `regfs.ports.Source.blob`. DigestMismatch where the file has another size than its descriptor says."""
         stop = descriptor.size if end is None else end
         if not 0 <= start <= stop <= descriptor.size:
             raise ValueError(f"the range {start} to {stop} is not within {descriptor.size} bytes")
-        return self._blob(repository, descriptor.digest, start, stop)
+        return self._blob(repository, descriptor, start, stop)
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:  # noqa: ARG002 - one answer for all repositories
         """Lists repositories, resolves and deletes tags, counts."""
@@ -229,12 +230,12 @@ class OciLayoutSource:
 
     @asynccontextmanager
     async def _blob(
-        self, repository: str, digest: Digest, start: int, stop: int
+        self, repository: str, descriptor: Descriptor, start: int, stop: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        blob = await self._in_thread(lambda: self._layout(repository).open_blob(digest))
-        if blob.size < stop:
-            raise BadReply(
-                f"the file of {digest} in {repository} has {blob.size} bytes, and should have {stop} or more",
+        blob = await self._in_thread(lambda: self._layout(repository).open_blob(descriptor.digest))
+        if blob.size != descriptor.size:
+            raise DigestMismatch(
+                f"{repository}@{descriptor.digest} is a file of {blob.size} bytes, not of {descriptor.size}",
                 registry=self.name,
             )
         async with aclosing(self._chunks(blob, start, stop)) as chunks:
@@ -244,7 +245,7 @@ class OciLayoutSource:
         while start < stop:
             part = await self._in_thread(blob.read, min(_CHUNK, stop - start), start)
             if not part:
-                raise BadReply("a blob became shorter while it was read", registry=self.name)
+                raise DigestMismatch("a blob became shorter while it was read", registry=self.name)
             start += len(part)
             self._count(bytes=len(part))
             yield part

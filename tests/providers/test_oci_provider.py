@@ -25,6 +25,7 @@ from regfs.errors import (
     BadReply,
     ConnectionFailed,
     DeadlineExceeded,
+    DigestMismatch,
     Moved,
     NotARegistry,
     NotFound,
@@ -182,13 +183,13 @@ def test_any_range_of_a_blob_is_read(tmp_path_factory: pytest.TempPathFactory, d
     assert read_blob(root, "app", LAYER.descriptor, start, end) == LAYER.raw[start:end]
 
 
-def test_a_blob_that_is_absent_or_too_short_is_an_error_on_entering(tmp_path: Path) -> None:
+def test_a_blob_that_is_absent_or_of_another_size_is_an_error_on_entering(tmp_path: Path) -> None:
     image = make_image()
     folder = lay(tmp_path / "app", {"v1": image})
     with pytest.raises(NotFound):
         read_blob(tmp_path, "app", Descriptor("x", Digest.of(b"absent"), 6))
     (folder / "blobs" / "sha256" / image.config.digest.hex).write_bytes(b"{}")
-    with pytest.raises(BadReply):
+    with pytest.raises(DigestMismatch):
         read_blob(tmp_path, "app", image.config.descriptor)
 
 

@@ -1,0 +1,115 @@
+"""The contract of a Source, on each Source that providers give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from regfs.connection import Connection
+from regfs.ports import (
+    Counts,
+    DeletesTags,
+    HttpPolicy,
+    ListsRepositories,
+    Provider,
+    Recovers,
+    ResolvesTags,
+    Source,
+    Tools,
+)
+from regfs.providers.generic import GenericProvider
+from regfs.providers.oci import OciLayoutProvider
+from regfs.testing.contract import Harness, SourceContract
+from regfs.testing.fake import FakeRegistry
+from regfs.testing.images import Pushable
+from tests.providers.documented import example
+
+REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class ProviderHarness:
+    """A Source as a provider makes it for a connection; subclasses push."""
+
+    def __init__(self, provider: Provider, address: str, folder: Path) -> None:
+        self._provider = provider
+        self._connection = Connection("registry", address, provider.name)
+        self._folder = folder
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Source]:
+        tools = Tools(None, HttpPolicy("regfs-tests"), None, self._folder / "state")  # type: ignore[arg-type]
+        (source,) = (await self._provider.registries(self._connection, tools)).values()
+        try:
+            yield source
+        finally:
+            await source.aclose()
+
+
+class LayoutHarness(ProviderHarness):
+    """Pushes as other tools do: blobs, then index.json."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(OciLayoutProvider(), f"oci:{folder}", folder)
+
+    def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
+        layout = self._folder / repository
+        for content in (*what.blobs, *what.manifests()):
+            blob = layout / "blobs" / content.digest.algorithm / content.digest.hex
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(content.raw)
+        (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        index = layout / "index.json"
+        before = json.loads(index.read_text())["manifests"] if index.exists() else []
+        kept = [entry for entry in before if entry.get("annotations", {}).get(REF_NAME) not in tags]
+        new = [what.manifest.reference(annotations={REF_NAME: tag}) for tag in tags]
+        index.write_text(json.dumps({"schemaVersion": 2, "manifests": [*kept, *new]}))
+
+
+class ShelfHarness(ProviderHarness):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(example("shelf").ShelfProvider(), f"shelf:{folder}", folder)
+
+    def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
+        for name in ("tags", "blobs"):
+            (self._folder / repository / name).mkdir(parents=True, exist_ok=True)
+        for content in (*what.blobs, *what.manifests()):
+            (self._folder / repository / "blobs" / content.digest.file_name).write_bytes(content.raw)
+        for tag in tags:
+            (self._folder / repository / "tags" / tag).write_text(str(what.digest))
+
+
+class FakeHarness(ProviderHarness):
+    def __init__(self, registry: FakeRegistry, folder: Path) -> None:
+        super().__init__(GenericProvider(), registry.address, folder)
+        self._registry = registry
+
+    def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
+        self._registry.push(repository, tags, what)
+
+
+class TestOciLayouts(SourceContract):
+    capabilities: ClassVar = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Counts})
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return LayoutHarness(tmp_path)
+
+
+class TestGenericProvider(SourceContract):
+    capabilities: ClassVar = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts})
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[Harness]:
+        with FakeRegistry() as registry:
+            yield FakeHarness(registry, tmp_path)
+
+
+class TestTheShelfOfTheDocumentation(SourceContract):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return ShelfHarness(tmp_path)

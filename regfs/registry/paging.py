@@ -108,6 +108,7 @@ class Pages:
     _names: set[str] = field(default_factory=set, repr=False)
     _targets: set[str] = field(default_factory=set, repr=False)
     _barren: int = 0
+    _linked: bool = False
     _trouble: PagingLoop | UnsafeTarget | None = None
 
     def __post_init__(self) -> None:
@@ -152,11 +153,11 @@ class Pages:
         target = f"{self.listing}?{query}" if query else self.listing
         self._check_progress(target)
         self._targets.add(target)
-        self.target, self.guessed = target, False
+        self.target, self.guessed, self._linked = target, False, True
 
     def _guess(self, names: Sequence[str], grown: bool) -> None:
-        """Some registries cut a page at ``n`` and send no link: ask on until nothing new comes."""
-        if self.size is None or len(names) != self.size or not grown:
+        """Some registries cut a page at ``n`` and send no link, on no page: ask on until nothing new comes."""
+        if self._linked or self.size is None or len(names) != self.size or not grown:
             return
         target = page_target(self.listing, self.size, names[-1])
         if target not in self._targets:

@@ -442,6 +442,21 @@ def test_a_push_while_the_throw_away_lies_there_wins() -> None:
     assert model.journal == {}
 
 
+@pytest.mark.parametrize("seen", [SEEN, None])
+def test_a_push_right_before_the_throw_away_wins(seen: Digest | None) -> None:
+    model = three_tags(Way.BAD_REQUEST)
+
+    def between(_: int) -> None:
+        if model.done and isinstance(model.done[-1], Record) and model.done[-1].entry.throw_away:
+            model.push("v1", PUSHED)
+
+    with pytest.raises(Moved):
+        drive(delete_tag(wish(seen)), model, between=between)
+    assert model.find("v1") == Digest.of(PUSHED)
+    assert not [step for step in model.done if isinstance(step, PutManifest)]
+    assert model.journal == {}
+
+
 def test_recovery_leaves_what_was_pushed_since() -> None:
     model = three_tags(Way.BAD_REQUEST)
 

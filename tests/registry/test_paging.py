@@ -254,6 +254,16 @@ def test_a_registry_that_pages_without_links_is_asked_on_until_nothing_new_comes
     assert len(asked) == 3
 
 
+def test_a_registry_that_sends_links_is_believed_when_it_sends_none() -> None:
+    replies = {
+        "team/app/tags/list?n=5": (["a", "b", "c", "d", "e"], "<?n=5&last=e>; rel=next"),
+        "team/app/tags/list?n=5&last=e": (["f", "g", "h", "i", "j"], ""),
+    }
+    names, asked = listing(replies.__getitem__)
+    assert names == list("abcdefghij")
+    assert len(asked) == 2
+
+
 def test_a_registry_that_starts_again_from_the_top_ends_the_listing() -> None:
     """The one page that was all there is happens to be as long as was asked for."""
     names, asked = listing(lambda _: (["a", "b", "c", "d", "e"], ""))

@@ -16,6 +16,9 @@ from tests.support.registry import DockerRegistry, RegistryOptions
 from tests.support.tls import CertificateAuthority
 from tests.support.tokens import Algorithm, TokenServer
 
+for _name in ("contract", "contract_capabilities", "contract_tools"):
+    pytest.register_assert_rewrite(f"regfs.testing.{_name}")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -66,7 +69,7 @@ def docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
             folder = tmp_path / f"registry-{len(started)}"
             registry = DockerRegistry(folder, RegistryOptions(**options))  # type: ignore[arg-type]
             started.append(registry)
-            stack.callback(registry.stop)
+            stack.callback(registry.remove)
             return registry.start()
 
         started: list[DockerRegistry] = []

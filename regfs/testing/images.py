@@ -39,6 +39,7 @@ DEFAULT_PLATFORM: Final = Platform("linux", "amd64")
 DEFAULT_CREATED: Final = datetime(2024, 5, 17, 12, 30, tzinfo=UTC)
 EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
 _LAYER_TYPE: Final = {
     "oci": "application/vnd.oci.image.layer.v1.tar+gzip",
     "docker": "application/vnd.docker.image.rootfs.diff.tar.gzip",
@@ -216,19 +217,19 @@ def make_artifact(
 
 
 def write_layout(folder: Path, tags: Mapping[str, Pushable]) -> Path:
-    """Write an OCI image layout (image-layout.md) that holds ``tags``; returns ``folder``."""
+    """Write an OCI image layout (image-layout.md) that holds ``tags``, besides what it holds already."""
     for pushable in tags.values():
         for content in (*pushable.blobs, *pushable.manifests()):
             place = folder / "blobs" / content.digest.algorithm / content.digest.hex
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content.raw)
     (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    entries = [
-        pushable.manifest.reference(annotations={"org.opencontainers.image.ref.name": tag})
-        for tag, pushable in tags.items()
-    ]
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-    (folder / "index.json").write_bytes(_compact(index))
+    place = folder / "index.json"
+    held = json.loads(place.read_bytes())["manifests"] if place.exists() else []
+    kept = [entry for entry in held if entry.get("annotations", {}).get(_REF_NAME) not in tags]
+    new = [what.manifest.reference(annotations={_REF_NAME: tag}) for tag, what in tags.items()]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, *new]}
+    place.write_bytes(_compact(index))
     return folder
 
 

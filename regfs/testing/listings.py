@@ -48,8 +48,8 @@ def listing(
 def _page(request: Request, names: list[str], paging: Paging, behaviour: Behaviour) -> tuple[list[str], bool]:
     """The page's names, and whether another one is said to follow."""
     size = min(int(request.query.get("n", behaviour.page_size)), behaviour.page_size)
-    if paging is Paging.CUT and "n" not in request.query:
-        size = len(names)
+    if paging is Paging.CUT:
+        size = int(request.query.get("n", len(names)))
     last = request.query.get("last")
     if paging is Paging.ENDLESS:
         start = int(request.query.get("page", "0")) * size

@@ -19,7 +19,7 @@ from regfs.digest import Digest
 from regfs.manifest import ACCEPT
 from regfs.testing.images import Pushable, make_image, write_dir
 from tests.support import processes
-from tests.support.storage import lay_image, lay_repositories, lay_tags
+from tests.support.storage import lay_image, lay_repositories, lay_tags, new_storage
 from tests.support.tls import Certificate
 from tests.support.tokens import TokenServer
 
@@ -54,11 +54,12 @@ class DockerRegistry:
     def __init__(self, folder: Path, options: RegistryOptions | None = None) -> None:
         self.options = options or RegistryOptions()
         self.folder = folder
-        self.storage = folder / "storage"
+        self._storage = new_storage()
+        self.storage = Path(self._storage.name)
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pushes = 0
-        self.storage.mkdir(parents=True)
+        folder.mkdir(parents=True)
 
     @property
     def address(self) -> str:
@@ -97,6 +98,11 @@ class DockerRegistry:
         if self._process is not None:
             processes.stop(self._process)
             self._process = None
+
+    def remove(self) -> None:
+        """End the server and remove its content."""
+        self.stop()
+        self._storage.cleanup()
 
     def requests(self) -> list[AccessLine]:
         """What was asked since the registry was first started, in the order of the answers."""

@@ -1,0 +1,239 @@
+"""What every capability of a `Source` has to do, as tests. `SourceContract` holds them; they are split off for size."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Final, TypeVar
+
+import pytest
+import trio
+
+from regfs.errors import ListingRefused, Moved, NotFound, Refused
+from regfs.ports import (
+    Answer,
+    Cost,
+    Counts,
+    DatesTags,
+    DeletesRepositories,
+    DeletesTags,
+    ListsRepositories,
+    Metered,
+    Recovers,
+    ResolvesTags,
+    Source,
+)
+from regfs.testing.contract_tools import Harness, intact, run, tags_of
+from regfs.testing.images import Pushable, make_image, make_index
+
+C = TypeVar("C")
+
+KINDS: Final[tuple[type[Any], ...]] = (
+    ListsRepositories,
+    ResolvesTags,
+    Metered,
+    DatesTags,
+    DeletesTags,
+    DeletesRepositories,
+    Recovers,
+    Counts,
+)
+"""All capabilities that the tree asks for."""
+
+
+class CapabilityContract:
+    """The part of the suite that is about capabilities: a test of one that is not declared promises nothing."""
+
+    capabilities: ClassVar[frozenset[type[Any]]] = frozenset()
+    keeps_untagged: ClassVar[bool] = True
+    """Whether the registry keeps a manifest when its last tag goes; some collect it at once."""
+
+    def test_the_capabilities_are_those_declared(self, harness: Harness) -> None:
+        harness.push("team/app", ["v1"], make_image())
+
+        async def body(source: Source) -> None:
+            for kind in KINDS:
+                given = source.capability(kind, "team/app")
+                assert (given is not None) == (kind in self.capabilities), kind
+                assert given is None or isinstance(given, kind)
+            assert source.capability(CapabilityContract) is None
+
+        run(harness, body)
+
+    def test_repositories_are_listed_once_each_or_refused(self, harness: Harness) -> None:
+        names = ["app", "app/nested", "team/app", "team/app/deep/er"]
+        for name in names:
+            harness.push(name, ["v1"], make_image(name))
+
+        async def body(lister: ListsRepositories) -> None:
+            try:
+                found = [name async for page in lister.repositories() for name in page]
+            except ListingRefused:
+                return
+            assert sorted(found) == sorted(names)
+
+        self._with(harness, ListsRepositories, body)
+
+    def test_a_tag_resolves_to_its_manifests_descriptor(self, harness: Harness) -> None:
+        index = make_index()
+        harness.push("team/app", ["v1"], index)
+
+        async def body(resolver: ResolvesTags) -> None:
+            found = await resolver.resolve("team/app", "v1")
+            wanted = index.manifest.descriptor
+            assert (found.digest, found.media_type, found.size) == (
+                wanted.digest, wanted.media_type, wanted.size,
+            )  # fmt: skip
+            with pytest.raises(NotFound):
+                await resolver.resolve("team/app", "absent")
+
+        self._with(harness, ResolvesTags, body)
+
+    @pytest.mark.parametrize("what", [make_image(), make_index(attestations=True)], ids=["image", "index"])
+    def test_deleting_a_tag_spares_its_siblings_and_its_digest(
+        self, harness: Harness, what: Pushable
+    ) -> None:
+        harness.push("team/app", ["v1", "v2", "v3"], what)
+
+        async def body(deleter: DeletesTags, source: Source) -> None:
+            assert deleter.can_delete() is not Answer.NO
+            done = await deleter.delete_tag("team/app", "v2", what.digest)
+            assert done.way
+            assert sorted(await tags_of("team/app")(source)) == ["v1", "v3"]
+            with pytest.raises(NotFound):
+                await source.manifest("team/app", "v2")
+            await intact(source, what, "v1", "v3", what.digest)
+
+        self._with_source(harness, DeletesTags, body)
+
+    def test_deleting_the_last_tag_spares_the_digest_where_the_registry_does(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(deleter: DeletesTags, source: Source) -> None:
+            await deleter.delete_tag("team/app", "v1", None)
+            with pytest.raises(NotFound):
+                await source.manifest("team/app", "v1")
+            try:
+                assert await tags_of("team/app")(source) == []
+            except NotFound:
+                return  # the repository went with its last tag, as some registries have it
+            if self.keeps_untagged:
+                await intact(source, image, image.digest)
+
+        self._with_source(harness, DeletesTags, body)
+
+    def test_a_tag_that_moved_meanwhile_is_left_alone(self, harness: Harness) -> None:
+        old, new = make_image("old"), make_image("new")
+        harness.push("team/app", ["v1"], old)
+        harness.push("team/app", ["v1"], new)
+
+        async def body(deleter: DeletesTags, source: Source) -> None:
+            with pytest.raises(Moved):
+                await deleter.delete_tag("team/app", "v1", old.digest)
+            await intact(source, new, "v1", new.digest)
+
+        self._with_source(harness, DeletesTags, body)
+
+    def test_deleting_what_is_absent_is_not_found_and_harms_nothing(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(deleter: DeletesTags, source: Source) -> None:
+            for repository, tag in (("team/app", "absent"), ("team/absent", "v1")):
+                with pytest.raises(NotFound):
+                    await deleter.delete_tag(repository, tag, None)
+            await intact(source, image, "v1", image.digest)
+
+        self._with_source(harness, DeletesTags, body)
+
+    def test_a_deleted_tag_can_be_pushed_again(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1", "v2"], image)
+
+        async def body(deleter: DeletesTags, source: Source) -> None:
+            await deleter.delete_tag("team/app", "v1", image.digest)
+            await trio.to_thread.run_sync(harness.push, "team/app", ["v1"], image)
+            await intact(source, image, "v1", "v2")
+            await deleter.delete_tag("team/app", "v1", image.digest)
+            assert await tags_of("team/app")(source) == ["v2"]
+
+        self._with_source(harness, DeletesTags, body)
+
+    def test_only_an_empty_repository_is_removed(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(remover: DeletesRepositories, source: Source) -> None:
+            with pytest.raises(Refused):
+                await remover.delete_repository("team/app")
+            await intact(source, image, "v1")
+            with pytest.raises(NotFound):
+                await remover.delete_repository("team/absent")
+            deleter = source.capability(DeletesTags, "team/app")
+            if deleter is not None:
+                await deleter.delete_tag("team/app", "v1", None)
+                await remover.delete_repository("team/app")
+                with pytest.raises(NotFound):
+                    await tags_of("team/app")(source)
+
+        self._with_source(harness, DeletesRepositories, body)
+
+    def test_free_dates_come_with_the_listing(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(dates: DatesTags, source: Source) -> None:
+            if dates.cost is Cost.FREE:
+                page = await anext(source.tags("team/app"))
+                assert page.facts["v1"].created is not None
+
+        self._with_source(harness, DatesTags, body)
+
+    def test_recovery_may_be_repeated(self, harness: Harness) -> None:
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(recovers: Recovers, source: Source) -> None:
+            assert all(isinstance(line, str) for line in await recovers.recover())
+            assert list(await recovers.recover()) == []
+            await intact(source, image, "v1", image.digest)
+
+        self._with_source(harness, Recovers, body)
+
+    def test_counters_and_quotas_are_numbers_that_move(self, harness: Harness) -> None:
+        harness.push("team/app", ["v1"], make_image())
+
+        async def counted(counts: Counts, source: Source) -> None:
+            before = dict(counts.counters())
+            await source.manifest("team/app", "v1")
+            after = counts.counters()
+            assert all(after[name] >= number for name, number in before.items())
+            assert sum(after.values()) > sum(before.values())
+
+        async def metered(meter: Metered) -> None:
+            assert all(type(number) is int for number in meter.quota().values())
+
+        self._with_source(harness, Counts, counted)
+        self._with(harness, Metered, metered)
+
+    # ── within ───────────────────────────────────────────────────────────────────────────────────
+
+    def _with(self, harness: Harness, kind: type[C], body: Callable[[C], Awaitable[None]]) -> None:
+        async def both(given: C, _: Source) -> None:
+            await body(given)
+
+        self._with_source(harness, kind, both)
+
+    def _with_source(
+        self, harness: Harness, kind: type[C], body: Callable[[C, Source], Awaitable[None]]
+    ) -> None:
+        """Run ``body`` on a capability that is declared; where it is not, there is nothing to promise."""
+        if kind not in self.capabilities:
+            return
+
+        async def inner(source: Source) -> None:
+            given = source.capability(kind, "team/app")
+            assert given is not None, f"{kind.__name__} is declared, and not handed out"
+            await body(given, source)
+
+        run(harness, inner)

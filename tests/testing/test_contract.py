@@ -1,0 +1,309 @@
+"""The contract suite, on every Source of ours; and Sources with a defect each, which it has to find."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import httpx
+import pytest
+
+from regfs.auth.methods import Challenge
+from regfs.connection import Connection
+from regfs.digest import Digest
+from regfs.errors import NotFound
+from regfs.manifest import Descriptor
+from regfs.ports import (
+    Cost,
+    Counts,
+    Credential,
+    DeletesTags,
+    Deletion,
+    ListsRepositories,
+    RawManifest,
+    Recovers,
+    ResolvesTags,
+    TagPage,
+)
+from regfs.reference import TagOrDigest
+from regfs.testing.behaviour import Auth, Behaviour, Framing, Order, Paging, TagDelete
+from regfs.testing.contract import KINDS, Harness, SourceContract
+from regfs.testing.fake import FakeRegistry
+from regfs.testing.memory import Abilities, MemorySource
+from tests.support.harnesses import LayoutHarness, MemoryHarness, V2Harness
+from tests.support.registry import DockerRegistry
+from tests.support.tls import CertificateAuthority
+from tests.support.tokens import TokenServer
+
+C = TypeVar("C")
+
+V2 = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts})
+
+
+class OneCredential:
+    """A keychain that has the tests' own credential for every connection."""
+
+    async def get(self, connection: Connection) -> Credential | None:
+        return Credential("tester", "a-password")
+
+
+def challenge_flow(connection: Connection) -> httpx.Auth | None:
+    return Challenge().flow(connection, OneCredential())
+
+
+class TestMemorySourceThatCanDoAll(SourceContract):
+    capabilities = frozenset(KINDS)
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        able = Abilities(metered=True, recovers=True, dates=Cost.FREE, deletes_repositories=True)
+        return MemoryHarness(MemorySource(abilities=replace(able, tags_per_page=100)))
+
+
+class TestMemorySourceThatCanDoNothingMore(SourceContract):
+    @pytest.fixture
+    def harness(self) -> Harness:
+        able = Abilities(False, False, False, None, tags_per_page=7, claims_digests=False)
+        return MemoryHarness(MemorySource(abilities=able))
+
+
+class TestLayoutSource(SourceContract):
+    capabilities = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Counts})
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return LayoutHarness(tmp_path)
+
+
+class OnFake(SourceContract):
+    """V2 on the fake registry; each subclass is a registry of another behaviour."""
+
+    capabilities = V2
+    switches: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[Harness]:
+        with FakeRegistry(Behaviour(**self.switches)) as registry:
+            flow = challenge_flow if registry.behaviour.auth is not Auth.NONE else lambda _: None
+            yield V2Harness(f"http://{registry.address}", registry.push, tmp_path / "state", flow)
+
+
+class TestV2SourceOnARegistryThatDoesEverythingRight(OnFake):
+    pass
+
+
+class TestV2SourceWithoutTagDeletion(OnFake):
+    switches: ClassVar[dict[str, Any]] = {"tag_delete": TagDelete.DIGEST_INVALID, "tag_paging": Paging.WHOLE}
+
+
+class TestV2SourceWhereTagDeletionIsUnsupported(OnFake):
+    switches: ClassVar[dict[str, Any]] = {
+        "tag_delete": TagDelete.UNSUPPORTED,
+        "emptied_is_null": False,
+        "framing": Framing.CHUNKED,
+    }
+
+
+class TestV2SourceWhereListingsAreCutWithoutALink(OnFake):
+    many = 2100
+    switches: ClassVar[dict[str, Any]] = {
+        "tag_paging": Paging.CUT,
+        "catalog_paging": Paging.WHOLE,
+        "order": Order.RANDOM,
+        "framing": Framing.CLOSE,
+    }
+
+
+class TestV2SourceWhereTagDeletionTakesSiblings(OnFake):
+    keeps_untagged = False
+    switches: ClassVar[dict[str, Any]] = {"tag_delete": TagDelete.TAKES_SIBLINGS}
+
+
+class TestV2SourceWithTokens(OnFake):
+    switches: ClassVar[dict[str, Any]] = {"auth": Auth.BEARER, "tag_delete": TagDelete.DIGEST_INVALID}
+
+
+class TestV2SourceWithAPasswordWhereTheCatalogIsRefused(OnFake):
+    switches: ClassVar[dict[str, Any]] = {
+        "auth": Auth.BASIC,
+        "catalog_status": 403,
+        "redirect_blobs": "elsewhere",
+        "prefix": "/hub",
+    }
+
+
+class OnDocker(SourceContract):
+    """V2 on Docker's own registry."""
+
+    capabilities = V2
+
+
+class TestV2SourceOnDockersRegistry(OnDocker):
+    @pytest.fixture
+    def harness(self, tmp_path: Path, docker_registry: Callable[..., DockerRegistry]) -> Harness:
+        registry = docker_registry(catalog_max_entries=3)
+        return V2Harness(f"http://{registry.address}", laid(registry), tmp_path / "state")
+
+
+class TestV2SourceOnDockersRegistryWithTokensAndTls(OnDocker):
+    @pytest.fixture
+    def harness(
+        self,
+        tmp_path: Path,
+        docker_registry: Callable[..., DockerRegistry],
+        token_server: Callable[..., TokenServer],
+        authority: CertificateAuthority,
+    ) -> Harness:
+        registry = docker_registry(htpasswd={"tester": "a-password"}, tls=authority.issue())
+        return V2Harness(
+            f"https://{registry.address}",
+            laid(registry),
+            tmp_path / "state",
+            challenge_flow,
+            authority.certificate,
+        )
+
+
+def laid(registry: DockerRegistry) -> Callable[[str, Sequence[str], Any], None]:
+    """Put content where the registry keeps it: quick, and there whatever the registry allows."""
+    return lambda repository, tags, what: registry.lay_image(repository, what, tags)
+
+
+# ── Sources with a defect ────────────────────────────────────────────────────────────────────────
+
+
+class Broken(MemorySource):
+    """A MemorySource with one defect."""
+
+    def __init__(self, defect: str) -> None:
+        super().__init__(abilities=Abilities(tags_per_page=100, recovers=True))
+        self.defect = defect
+        self._first: dict[tuple[str, str], RawManifest] = {}
+
+    async def tags(self, repository: str) -> AsyncIterator[TagPage]:
+        if self.defect == "an absent repository is empty" and repository not in self.content():
+            yield TagPage([])
+            return
+        async for page in super().tags(repository):
+            yield page
+            if self.defect == "the first page is all":
+                return
+            if self.defect == "pages overlap":
+                yield TagPage(page.names[-1:])
+
+    async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        found = await super().manifest(repository, reference)
+        if self.defect == "manifests are cached":
+            return self._first.setdefault((repository, str(reference)), found)
+        if self.defect == "manifests are written anew":
+            return RawManifest(found.raw + b"\n", found.media_type, found.claimed)
+        return found
+
+    def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        if self.defect == "a range has one byte more" and end is not None:
+            end = min(end + 1, descriptor.size)
+        if self.defect == "an absent blob is empty":
+            return self._never_absent(repository, descriptor, start, end)
+        return super().blob(repository, descriptor, start, end)
+
+    @asynccontextmanager
+    async def _never_absent(
+        self, repository: str, descriptor: Descriptor, start: int, end: int | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def nothing() -> AsyncIterator[bytes]:
+            if False:  # an iterator without an item
+                yield b""
+
+        try:
+            async with super().blob(repository, descriptor, start, end) as pieces:
+                yield pieces
+        except NotFound:
+            yield nothing()
+
+    def capability(self, kind: type[C], repository: str | None = None) -> C | None:
+        if self.defect == "a capability is missing" and kind is ResolvesTags:
+            return None
+        if kind is DeletesTags and self.defect.startswith("deletion"):
+            return BrokenDeletion(self)  # type: ignore[return-value]
+        return super().capability(kind, repository)
+
+
+class BrokenDeletion:
+    """A deletion that takes too much, or takes what was not meant."""
+
+    def __init__(self, source: Broken) -> None:
+        self._source = source
+        proper = MemorySource.capability(source, DeletesTags)
+        assert proper is not None
+        self._proper = proper
+        self.can_delete = proper.can_delete
+
+    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
+        match self._source.defect:
+            case "deletion takes siblings":
+                done = await self._proper.delete_tag(repository, tag, seen)
+                for sibling in list(self._source.content()[repository]):
+                    self._source.remove_tag(repository, sibling)
+                return done
+            case "deletion takes the digest":
+                digest = self._source.content().get(repository, {}).get(tag)
+                done = await self._proper.delete_tag(repository, tag, seen)
+                home = self._source._repositories[repository]
+                if digest is not None and digest not in home.tags.values():
+                    del home.manifests[digest]
+                return done
+            case "deletion takes a tag that moved":
+                return await self._proper.delete_tag(repository, tag, None)
+            case _:
+                return Deletion("nothing was done")
+
+
+DEFECTS = [
+    "an absent repository is empty",
+    "the first page is all",
+    "pages overlap",
+    "manifests are cached",
+    "manifests are written anew",
+    "a range has one byte more",
+    "an absent blob is empty",
+    "a capability is missing",
+    "deletion takes siblings",
+    "deletion takes the digest",
+    "deletion takes a tag that moved",
+    "deletion does nothing",
+]
+
+
+class Declared(SourceContract):
+    capabilities = V2
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_the_suite_finds_the_defect(defect: str) -> None:
+    found = failures(lambda: MemoryHarness(Broken(defect)))
+    assert found, f"no test failed though {defect}"
+
+
+def test_the_suite_finds_nothing_where_nothing_is_wrong() -> None:
+    assert failures(lambda: MemoryHarness(Broken("no defect"))) == []
+
+
+def failures(harness: Callable[[], Harness]) -> list[str]:
+    """The tests of the suite that fail on a harness."""
+    failed = []
+    for name in dir(Declared):
+        if name.startswith("test_"):
+            test = getattr(Declared(), name)
+            marks = {mark.name: mark for mark in getattr(test, "pytestmark", [])}
+            sets = marks["parametrize"].args[1] if "parametrize" in marks else [None]
+            for argument in sets:
+                try:
+                    test(harness(), *([] if argument is None else [argument]))
+                except (AssertionError, NotFound, pytest.fail.Exception):
+                    failed.append(name)
+    return failed

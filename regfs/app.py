@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,9 @@ FIRST_CHECK: Final = 3.0
 ROOT: Final = 1
 REFRESH: Final = b"user.regfs.refresh"
 """The attribute that forgets listings when it is read: `regfs refresh` reads it through the mount."""
+
+_PROMPT: Final = 0.4
+"""Seconds within which a registry that is well has answered the first check."""
 
 _STORE_LOOK: Final = 1.0
 _OF_THE_TREE: Final = ("name", "address", "provider", "namespaces", "only")
@@ -140,6 +143,7 @@ class App:
                 for connection in self._wanted:
                     await self._open(connection)
                 task_status.started()
+                await self._watch_store()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
@@ -168,8 +172,8 @@ class App:
                     warnings.append(_warning(opened.failure, opened.connection))
                 if not self._settings.rw:
                     warnings += _left_behind(opened.connection)
-                for registry in opened.registries.values():
-                    nursery.start_soon(self._check, opened.connection, registry, warnings)
+                for key in opened.registries:
+                    nursery.start_soon(self._check, opened, key, warnings)
         return warnings
 
     async def forget_listings(self) -> None:
@@ -183,10 +187,11 @@ class App:
             for registry in opened.registries.values():
                 await registry.top.aclose()
 
-    async def _check(self, connection: Connection, registry: _Registry, warnings: list[str]) -> None:
+    async def _check(self, opened: _Opened, key: str, warnings: list[str]) -> None:
+        connection = opened.connection
         try:
             with trio.fail_after(FIRST_CHECK):
-                await registry.top.check()
+                await self._first_word(opened, key)
         except trio.TooSlowError:
             warnings.append(
                 f"{connection.address} has not answered yet; the mount goes on by itself once it does"
@@ -197,6 +202,35 @@ class App:
             warnings.append(_warning(error, connection))
         except RegfsError as error:
             warnings.append(_warning(error, connection))
+
+    async def _first_word(self, opened: _Opened, key: str) -> None:
+        """What a registry says first: to the check itself, or, where that tries again and again, to one that asks once."""
+        words: list[RegfsError | None] = []
+
+        async def listen(check: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await check()
+                words.append(None)
+            except RegfsError as error:
+                words.append(error)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen, opened.registries[key].top.check)
+            nursery.start_soon(listen, lambda: self._ask_once(opened.connection, key))
+        if words and words[0] is not None:
+            raise words[0]
+
+    async def _ask_once(self, connection: Connection, key: str) -> None:
+        await trio.sleep(_PROMPT)
+        sources = await self._sources(connection, replace(self._policy(), retries=0))
+        try:
+            if key in sources:
+                await sources[key].check()
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                for source in sources.values():
+                    await source.aclose()
 
     # ── opening and closing ──
 
@@ -232,14 +266,16 @@ class App:
             top = FencedSource(top, connection.only)
         return _Registry(folder, base, top if self._settings.rw else ReadOnlySource(top), recovery)
 
-    async def _sources(self, connection: Connection) -> Mapping[str, Source]:
+    async def _sources(
+        self, connection: Connection, policy: HttpPolicy | None = None
+    ) -> Mapping[str, Source]:
         if self._keychain is None:
             from regfs.auth.keychain import default_keychain
 
             self._keychain = default_keychain(self._settings.credentials)
         tools = Tools(
             auth=plugins.auth_method(connection.auth).flow(connection, self._keychain),
-            http=self._policy(),
+            http=policy or self._policy(),
             clock=time,
             state_dir=state_folder(connection),
         )
@@ -263,6 +299,19 @@ class App:
             log.warning("%s: what was left half done is not finished yet: %s", registry.folder, error)
 
     # ── sign-ins made while this runs ──
+
+    async def _watch_store(self) -> None:
+        """Follow sign-ins the moment they are made. Where that can't be had (a network's home), looking at the root does."""
+        from regfs.watch import changes
+
+        folder = self._store.path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            async with aclosing(changes(folder)) as noticed:
+                async for _ in noticed:
+                    self._look_at_store()
+        except OSError as error:
+            log.info("sign-ins made elsewhere are noticed a little later: %s", error)
 
     def _on_root_use(self) -> None:
         if time.monotonic() - self._looked >= _STORE_LOOK:
@@ -334,7 +383,9 @@ class App:
         log.info("%s: signed in anew", connection.name)
         opened.connection = connection
         for key, source in sources.items():
-            self._retire(opened.registries[key].base.replace(source))
+            registry = opened.registries[key]
+            self._retire(registry.base.replace(source))
+            self.filesystem.refresh_registry(self.filesystem.registries[registry.folder])
 
     def _remove(self, name: str) -> None:
         opened = self._opened.pop(name, None)

@@ -110,7 +110,6 @@ async def _live(app: App, session: Session, plan: Plan, told: Told) -> None:
         await nursery.start(_obey_signals, app, session, nursery)
         nursery.start_soon(_answer_until_unmounted, session, nursery)
         for warning in await app.first_check():
-            log.warning("%s", warning)
             told.say(warning)
         log.info("%s is mounted on %s", plan.address or "every registry", plan.directory)
         told.ready()

@@ -112,6 +112,17 @@ def test_where_there_is_no_dev_fuse_the_demo_says_what_brings_it(tmp_path: Path)
     check_nothing_is_left(tmp_path)
 
 
+def test_where_nothing_may_be_mounted_the_demo_says_what_allows_it(tmp_path: Path) -> None:
+    need_root()
+    need_fuse()
+    need_programs("setpriv", "docker-registry", "skopeo", "jq")
+    without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    shown = demo(tmp_path, around=without)
+    assert "--cap-add SYS_ADMIN" in shown
+    check_what_was_read(shown)
+    check_nothing_is_left(tmp_path)
+
+
 def test_where_there_is_no_registry_server_the_demo_says_so_and_goes_on(tmp_path: Path) -> None:
     need_programs("jq")
     programs = tmp_path / "bin"

@@ -312,7 +312,7 @@ class Deleter:
     async def _gather_tags(self, repository: str, names: set[str]) -> None:
         async with aclosing(cast("AsyncGenerator[TagPage, None]", self._source.tags(repository))) as pages:
             async for page in pages:
-                names.update(filter(is_tag, page.names))
+                names |= await in_thread_if(len(page.names) > 1000, _grammatical, page.names)
 
     # ── what is known ────────────────────────────────────────────────────────────────────────────
 
@@ -348,6 +348,10 @@ class _TagDeletion:
 
     async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
         return await self.deleter.delete_tag(repository, tag, seen)
+
+
+def _grammatical(names: Sequence[str]) -> set[str]:
+    return {name for name in names if is_tag(name)}
 
 
 def _saved(found: RawManifest) -> Saved:

@@ -51,8 +51,23 @@ def locate(text: str, connections: tuple[Connection, ...]) -> tuple[Connection, 
     found = find_connection(text, connections)
     if found is not None:
         return found
-    provider, address, rest = claimed(text)
+    provider, address, rest = _claimed_with_path(text)
     return ad_hoc(address, provider), rest
+
+
+def _claimed_with_path(text: str) -> tuple[str, str, str]:
+    """Like `claimed`. What no registry's prefix can be, such as ``team/../x``, may still be a path behind its host."""
+    from regfs.errors import ConfigError
+
+    try:
+        return claimed(text)
+    except ConfigError:
+        scheme, separator, plain = text.rpartition("://")
+        host, slash, path = plain.partition("/")
+        if not slash:
+            raise
+        provider, address, _ = claimed(f"{scheme}{separator}{host}")
+        return provider, address, path
 
 
 def ad_hoc(address: str, provider: str) -> Connection:

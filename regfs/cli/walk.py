@@ -96,9 +96,11 @@ class Tree:
         """A folder's entries, in its own order."""
         handle = await self.filesystem.opendir(node.ino)
         try:
-            found = [entry for entry in self.filesystem.readdir(handle, 0) if entry.name not in (b".", b"..")]
-            for entry in found:
-                self.filesystem.remember(entry.attributes.ino)
+            found = []
+            for entry in await self.filesystem.readdir(handle, 0):
+                found.append(entry)
+                if entry.attributes.kind is Kind.LINK:
+                    self.filesystem.remember(entry.attributes.ino)
             return found
         finally:
             self.filesystem.releasedir(handle)

@@ -16,6 +16,8 @@ from regfs.errors import Unsupported
 _COMPONENT: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_CONNECTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_MAX_CONNECTION_NAME: Final = 128
 _FALLBACK_TAG: Final = re.compile(r"[a-z0-9]+-[0-9a-f]{64}")
 
 MAX_REPOSITORY: Final = 255
@@ -111,21 +113,24 @@ class Reference:
 def connection_name(address: str) -> str:
     """Spell an address as a folder's name: no colon, no slash (``localhost_5000``, ``host_prefix``)."""
     _, _, rest = address.rpartition("://")
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", rest.strip("/")).strip("_") or "registry"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", rest.strip("/")).rstrip("_").lstrip("._-")
+    return name[:_MAX_CONNECTION_NAME] or "registry"
 
 
 def is_connection_name(text: str) -> bool:
     """Say whether ``text`` can name a connection: a plain file name that hides nothing and holds no colon."""
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", text) is not None
+    return len(text) <= _MAX_CONNECTION_NAME and _CONNECTION_NAME.fullmatch(text) is not None
 
 
 def split_reference(name: str) -> tuple[str, TagOrDigest] | None:
     """Read a pasted file name: ``app:v1`` → (app, v1), ``app@sha256:…`` → (app, Digest). None if it is neither."""
     repository, at, digest = name.partition("@")
     if at:
-        base = repository.partition(":")[0]
+        base, colon, tag = repository.partition(":")
+        if not is_component(base) or (colon and not is_tag(tag)):
+            return None
         try:
-            return (base, Digest.parse(digest)) if is_component(base) else None
+            return base, Digest.parse(digest)
         except (ValueError, Unsupported):
             return None
     repository, colon, tag = name.partition(":")
@@ -142,7 +147,7 @@ def _split_scheme(text: str) -> tuple[str, str]:
 
 
 def _split_port(authority: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?|([^:\[\]]*)(?::(\d+))?", authority)
+    match = re.fullmatch(r"\[([^\]]*:[^\]]*)\](?::([0-9]+))?|([^:\[\]]*)(?::([0-9]+))?", authority)
     if match is None:
         raise ValueError(f"not host[:port]: {authority[:80]!r}")
     host, port = match[1] or match[3] or "", match[2] or match[4]
@@ -155,6 +160,8 @@ def _check_host(host: str, text: str) -> None:
     if not host:
         raise ValueError(f"no host name in {text[:80]!r}")
     if ":" in host:
+        if "%" in host:
+            raise ValueError(f"an address of one link only ('%') cannot stand in a URL: {host[:80]!r}")
         ipaddress.IPv6Address(host)
     elif len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in host.rstrip(".").split(".")):
         raise ValueError(f"not a host name: {host[:80]!r}")

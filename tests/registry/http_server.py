@@ -59,6 +59,7 @@ class HttpServer:
     ) -> None:
         self.handler = handler
         self.asked: list[Asked] = []
+        self.connections = 0
         self._tls = tls
         self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
@@ -103,6 +104,7 @@ class HttpServer:
                 connection, (_, port, *_) = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             thread = threading.Thread(target=self._serve, args=(connection, port), daemon=True)
             thread.start()
             self._threads.append(thread)

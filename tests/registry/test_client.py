@@ -421,6 +421,35 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     run(lambda _: reply(429, retry_after="60"), body, policy(retries=4))
 
 
+def test_a_retry_that_stalls_ends_at_the_deadline() -> None:
+    async def body(client: Client, server: HttpServer) -> None:
+        assert isinstance(await failure(client.request("GET", "x")), DeadlineExceeded)
+        assert len(server.asked) == 2
+
+    answers = [reply(503, retry_after="0"), STALL]
+    run(lambda _: answers.pop(0), body, policy(deadline=0.4, retries=4))
+
+
+def test_a_caller_is_cancelled_in_a_retry_and_in_the_wait_before_one() -> None:
+    async def body(client: Client, _: HttpServer) -> None:
+        for target in ("stall", "wait"):
+            with trio.move_on_after(0.2) as scope:
+                await client.request("GET", target)
+            assert scope.cancelled_caught
+        assert (await client.request("GET", "x")).status == 200
+
+    def handler(asked: Asked) -> Raw:
+        seen.append(asked.target)
+        if asked.target.endswith("wait"):
+            return reply(503, retry_after="3")
+        if asked.target.endswith("stall"):
+            return STALL if seen.count(asked.target) == 2 else reply(503, retry_after="0")
+        return reply(200)
+
+    seen: list[str] = []
+    run(handler, body, policy(retries=4, most=1))
+
+
 @pytest.mark.parametrize("answer", [reply(503, retry_after="0"), RESET, CLOSE])
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
 def test_what_changes_a_registry_is_sent_once(method: str, answer: Raw) -> None:

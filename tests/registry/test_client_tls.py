@@ -194,6 +194,12 @@ def test_plain_http_makes_no_tls_context(monkeypatch: pytest.MonkeyPatch) -> Non
         run(Connection("r", f"localhost:{server.port}", insecure=True), check)
 
 
+@pytest.fixture
+def short_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain server may wait for the end of what it takes for a line: how long a test waits for it."""
+    monkeypatch.setattr("regfs.registry.sending._TRIAL", 0.5)
+
+
 # ── schemes ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -271,6 +277,7 @@ def test_a_tls_server_that_answers_plain_http_with_400_is_found(authority: Certi
         run(Connection("r", f"localhost:{port}", ca=authority.certificate), body)
 
 
+@pytest.mark.usefixtures("short_trial")
 def test_a_400_of_a_plain_registry_stays_a_400() -> None:
     answers = [reply(400, b"bad"), reply(200, b"{}")]
 
@@ -284,6 +291,7 @@ def test_a_400_of_a_plain_registry_stays_a_400() -> None:
         run(Connection("r", f"localhost:{server.port}"), body)
 
 
+@pytest.mark.usefixtures("short_trial")
 def test_a_loopback_registry_that_breaks_off_is_reported_as_that() -> None:
     async def body(client: Client) -> None:
         assert isinstance(await failure(client.check()), ConnectionFailed)
@@ -295,6 +303,7 @@ def test_a_loopback_registry_that_breaks_off_is_reported_as_that() -> None:
         run(Connection("r", f"localhost:{server.port}"), body)
 
 
+@pytest.mark.usefixtures("short_trial")
 def test_insecure_asks_by_https_first_and_then_by_plain_http(authority: CertificateAuthority) -> None:
     async def main(address: str) -> str:
         client = Client(Connection("r", address), POLICY, None, schemes=("https", "http"))
@@ -327,6 +336,19 @@ def test_a_delete_that_was_lost_over_https_is_not_sent_again_in_plain(
         assert len(server.asked) == 1
 
 
+def test_what_was_lost_over_https_is_not_tried_in_plain(authority: CertificateAuthority) -> None:
+    async def main() -> None:
+        connection = Connection("r", f"localhost:{server.port}", insecure=True)
+        client = Client(connection, POLICY, None, schemes=("https", "http"))
+        assert isinstance(await failure(client.request("DELETE", "a/manifests/v1")), ConnectionFailed)
+        await client.aclose()
+
+    with HttpServer(lambda _: CLOSE, tls=serving(authority.issue())) as server:
+        trio.run(main)
+        assert [asked.method for asked in server.asked] == ["DELETE"]
+        assert server.connections == 1
+
+
 def test_a_redirect_to_a_dead_host_says_nothing_about_the_scheme() -> None:
     async def body(client: Client) -> None:
         error = await failure(client.request("GET", "x"))
@@ -337,13 +359,12 @@ def test_a_redirect_to_a_dead_host_says_nothing_about_the_scheme() -> None:
     with HttpServer(lambda _: reply(307, location="http://localhost:1/")) as server:
         run(Connection("r", f"127.0.0.1:{server.port}"), body)
         assert len(server.asked) == 1
+        assert server.connections == 1
 
 
-def test_a_plain_server_that_waits_for_more_of_a_handshake_is_left_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("short_trial")
+def test_a_plain_server_that_waits_for_more_of_a_handshake_is_left_soon() -> None:
     """It takes the beginning of a handshake for the beginning of a line, and waits for its end."""
-    monkeypatch.setattr("regfs.registry.sending._TRIAL", 0.2)
 
     async def body(client: Client) -> None:
         assert (await client.request("GET", "x", expect=(400,))).status == 400

@@ -46,6 +46,7 @@ def test_a_detour_does_not_bring_the_credentials_back() -> None:
     back = hop("https://r.example/v2/x", url="https://cdn.example/y", own=False)
     assert back.own is False
     assert "Authorization" not in back.headers
+    assert hop("/v2/further", own=False).own is False
 
 
 def test_https_never_becomes_plain_http() -> None:

@@ -216,19 +216,25 @@ class GuardedSource(WrappedSource):
 
     async def around(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call in its turn. Raises Overloaded."""
-        self._refuse_when_stuck()
-        if self._slots.value == self.IN_FLIGHT:
-            self._last_progress = trio.current_time()  # idle until now, which is not stalled
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
+        await self._take_slot()
         try:
             return await call()
         finally:
             self._slots.release()
             self._last_progress = trio.current_time()
+
+    async def _take_slot(self) -> None:
+        if self._slots.value == self.IN_FLIGHT:
+            self._last_progress = trio.current_time()  # idle until now, which is not stalled
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            self._refuse_when_stuck()
+            self._waiting += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                self._waiting -= 1
 
     def _refuse_when_stuck(self) -> None:
         stalled = trio.current_time() - self._last_progress > self.PATIENCE

@@ -71,6 +71,11 @@ class Fault:
         return True
 
     @property
+    def ends_it(self) -> bool:
+        """Whether the request gets no real reply."""
+        return self.status is not None or self.reset
+
+    @property
     def reply(self) -> Reply | None:
         """The reply that stands in place of the real one."""
         if self.status is None:
@@ -96,15 +101,21 @@ class Faults:
     rules: list[Fault] = field(default_factory=list)
 
     async def strike(self, record: RequestRecord) -> Fate:
-        """Delay or hold the request, and say what else happens to it."""
+        """Delay or hold the request, and say what else happens to it.
+
+        A failure that is not the request's first one is kept for a later request: of 429 once and 503 twice, the
+        next three requests get one each.
+        """
         fate = Fate()
-        for rule in [rule for rule in self.rules if rule.takes(record)]:
+        for rule in list(self.rules):
+            if (rule.ends_it and (fate.reply or fate.reset)) or not rule.takes(record):
+                continue
             if rule.seconds:
                 await trio.sleep(rule.seconds)
             if rule.gate is not None and rule.gate_at is None:
                 await rule.gate.pass_through()
-            fate.reply = fate.reply or rule.reply
-            fate.reset = fate.reset or rule.reset
+            if rule.ends_it:
+                fate.reply, fate.reset = rule.reply, rule.reset
             fate.cut_at = rule.cut_at if fate.cut_at is None else fate.cut_at
             if rule.gate_at is not None:
                 fate.gate, fate.gate_at = rule.gate, rule.gate_at

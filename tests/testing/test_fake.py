@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import make_image, make_index
 from tests.support.clients import HEADERS
 from tests.support.processes import wait_until
+from tests.support.tls import CertificateAuthority
 
 
 @contextmanager
@@ -261,13 +263,33 @@ def test_a_redirect_leads_to_another_host_that_has_the_same_content() -> None:
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────
 
 
+def test_tls_is_spoken_with_the_certificate_that_it_was_given(authority: CertificateAuthority) -> None:
+    issued = authority.issue()
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(issued.certificate, issued.key)
+    trusting = ssl.create_default_context(cafile=str(authority.certificate))
+    with FakeRegistry(Behaviour(tls=served, redirect_blobs="elsewhere", auth=Auth.BEARER)) as registry:
+        image = registry.push("a", "v1")
+        with httpx.Client(
+            base_url=registry.url, headers=HEADERS, trust_env=False, verify=trusting, follow_redirects=True
+        ) as client:
+            token = bearer(client, registry, "repository:a:pull")["token"]
+            known = {"Authorization": f"Bearer {token}"}
+            blob = client.get(f"a/blobs/{image.blobs[0].digest}", headers=known)
+            assert blob.content == image.blobs[0].raw
+            assert str(blob.url).startswith("https://127.0.0.2:")
+            assert client.get(f"{registry.elsewhere_plain}/v2/a/blobs/{image.blobs[0].digest}").is_success
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(registry.url, headers=HEADERS, trust_env=False)
+
+
 def test_errors_come_as_often_as_arranged() -> None:
     with fake() as (registry, client):
         registry.push("a", "v1")
         registry.fail(429, "manifest", times=1, retry_after=2)
         registry.fail(503, "manifest", times=2)
-        statuses = [client.get("a/manifests/v1").status_code for _ in range(4)]
-        assert statuses == [429, 503, 200, 200]
+        statuses = [client.get("a/manifests/v1").status_code for _ in range(5)]
+        assert statuses == [429, 503, 503, 200, 200]
         registry.fail(500, lambda record: record.method == "DELETE")
         assert client.delete("a/manifests/v1").status_code == 500
         registry.clear()

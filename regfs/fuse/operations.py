@@ -169,7 +169,7 @@ class RegfsOperations(_AnsweringOperations):
         return await self._filesystem.opendir(inode)
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        for entry in self._filesystem.readdir(fh, start_id):
+        for entry in await self._filesystem.readdir(fh, start_id):
             attributes = entry.attributes
             if not pyfuse3.readdir_reply(token, entry.name, self._entry(attributes), entry.next):
                 break

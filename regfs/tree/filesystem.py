@@ -58,6 +58,9 @@ class _Content(Protocol):
     def close(self) -> None: ...
 
 
+_Opened = _Content | Sequence[Node] | RegistryRoot
+
+
 class _Bytes:
     """An open file's bytes: one version to its end, whatever is pushed meanwhile."""
 
@@ -115,7 +118,7 @@ class FileSystem:
         self._born = int(clock.time() * 1e9)
         self._nursery: trio.Nursery | None = None
         self._walker = Walker()
-        self._handles: dict[int, _Content | Sequence[Node]] = {}
+        self._handles: dict[int, _Opened] = {}
         self._next_handle = 1
         self._root: Folder = ConnectionsRoot(self._born, lambda: self.on_root_use())
         self._inodes = Inodes(self._root)
@@ -222,17 +225,28 @@ class FileSystem:
     async def opendir(self, ino: int) -> int:
         """List a folder, as it is now; the handle is for `readdir`."""
         node = self._inodes[ino]
+        if isinstance(node, RegistryRoot) and not node.is_listed:
+            # `df` opens the mount's root, and must not wait for a registry: whoever reads the folder does.
+            return self._handle(node)
+        return self._handle(await self._entries(node))
+
+    async def _entries(self, node: Node) -> Sequence[Node]:
         if isinstance(node, NameFolder):
             self._walker.visited(node)
         with self._operation(node):
             entries = await node.entries()
         self._note_partial(node)
-        return self._handle(entries)
+        return entries
 
-    def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
-        """The entries from position ``start`` on."""
+    async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
+        """The entries from position ``start`` on. Raises as `opendir` does."""
         entries = self._handles[handle]
+        if isinstance(entries, RegistryRoot):
+            entries = self._handles[handle] = await self._entries(entries)
         assert isinstance(entries, Sequence)
+        return self._read(entries, start)
+
+    def _read(self, entries: Sequence[Node], start: int) -> Iterator[DirEntry]:
         known = entries.stretch() if isinstance(entries, Listed) else _nothing_known
         for place in range(start, len(entries)):
             node = entries[place]
@@ -263,13 +277,13 @@ class FileSystem:
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end."""
         content = self._handles[handle]
-        assert not isinstance(content, Sequence)
+        assert not isinstance(content, Sequence | RegistryRoot)
         return content.read(offset, size)
 
     def release(self, handle: int) -> None:
         """The file is closed."""
         content = self._handles.pop(handle)
-        assert not isinstance(content, Sequence)
+        assert not isinstance(content, Sequence | RegistryRoot)
         content.close()
 
     # ── removing, and what is refused ──
@@ -448,7 +462,7 @@ class FileSystem:
             return 0o755 if self.settings.writable else 0o555
         return 0o644 if self.settings.writable else 0o444
 
-    def _handle(self, content: _Content | Sequence[Node]) -> int:
+    def _handle(self, content: _Opened) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = content

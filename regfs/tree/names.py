@@ -262,6 +262,11 @@ class RegistryRoot(NameFolder):
         """It is there, whatever the registry says."""
 
     @property
+    def is_listed(self) -> bool:
+        """True where what it lists, or that it may not be listed, is known without asking."""
+        return self.registry.catalog.fresh() is not None or self.registry.catalog.refusal() is not None
+
+    @property
     def mode(self) -> int | None:
         refused = self.registry.catalog.refusal() is not None
         return 0o111 if refused and not self.registry.catalog.proven.children else None

@@ -200,11 +200,7 @@ class Registry:
             return known
         path = _join(repository, name)
         if known is Answer.NO:
-            await self._ask_hidden(path)
-            known = self.known(repository, name)
-            if isinstance(known, Role):
-                return known
-            raise self._absent(repository, name)
+            return await self._settle_by_hidden(path)
         together = self.repository_answer(repository) is Answer.YES
         role = await self._settle_by_name(repository, name, together=together)
         return role or await self._settle_by_catalog(repository, path)
@@ -231,6 +227,14 @@ class Registry:
             return Role.OPAQUE
         if self.namespace_answer(path) is Answer.YES:
             return Role.NAMESPACE
+        return await self._settle_by_hidden(path)
+
+    async def _settle_by_hidden(self, path: str) -> Role:
+        """The last word on what seems absent: a tag may have appeared in what was emptied here."""
+        await self._ask_hidden(path)
+        known = self.known(*_split(path))
+        if isinstance(known, Role):
+            return known
         raise self._absent_path(path)
 
     async def _is_below_a_repository(self, repository: str) -> bool:

@@ -85,7 +85,10 @@ class SmallFileSystem:
         self.open_handles["folders"] += 1
         return ino
 
-    def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
+    async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
+        return self._entries(handle, start)
+
+    def _entries(self, handle: int, start: int) -> Iterator[DirEntry]:
         names = [b"entry-%d" % number for number in range(MANY)] if handle == 5 else list(self.inodes)[:4]
         for position, name in enumerate(names[start:], start + 1):
             ino = self.inodes.setdefault(name, 100 + len(self.inodes))

@@ -79,7 +79,7 @@ class Kernel:
         handle = await self.filesystem.opendir(ino)
         try:
             entries = []
-            for entry in self.filesystem.readdir(handle, 0):
+            for entry in await self.filesystem.readdir(handle, 0):
                 self.filesystem.remember(entry.attributes.ino)
                 self.lookups[entry.attributes.ino] = self.lookups.get(entry.attributes.ino, 0) + 1
                 entries.append((entry.name.decode(), entry.attributes))

@@ -6,6 +6,7 @@ import click
 
 from regfs.cli import output
 from regfs.cli.edge import Advised
+from regfs.errors import CredentialError
 
 
 @click.command("docker-login")
@@ -24,10 +25,13 @@ def docker_login(name: str) -> None:
 
     settings, connections = load()
     connection, _ = locate(name, connections)
-    credential = trio.run(default_keychain(settings.credentials).get, connection)
+    try:
+        credential, why = trio.run(default_keychain(settings.credentials).get, connection), ""
+    except CredentialError as error:
+        credential, why = None, f": {error}"
     if credential is None:
         raise Advised(
-            f"there are no credentials for {connection.address} to hand over",
+            f"there are no credentials for {connection.address} to hand over{why}",
             f"Sign in first: `regfs login {connection.address}`.",
         )
     pair = plugins.auth_method(connection.auth).for_docker(credential)

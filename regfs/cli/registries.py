@@ -25,6 +25,8 @@ class Report:
     connection: Connection
     signed_in: str = "no"
     state: str = "unreachable"
+    no_credential: str = ""
+    """Why no credential could be had, where a source of them failed."""
     detail: str = f"the place where its credential is kept gave no answer within {PATIENCE:.0f} s"
 
 
@@ -70,7 +72,8 @@ async def _ask(report: Report, keychain: Keychain) -> None:
         await check(report.connection, OneCredential(credential))
         report.state, report.detail = "ok", ""
     except AccessDenied as error:
-        report.state, report.detail = "refused", str(error)
+        report.state = "refused"
+        report.detail = f"{error}; {report.no_credential}" if report.no_credential else str(error)
     except RegfsError as error:
         report.detail = str(error)
     except Exception as error:  # a stranger's plugin must not hide the other registries
@@ -78,7 +81,7 @@ async def _ask(report: Report, keychain: Keychain) -> None:
 
 
 async def _credential(report: Report, keychain: Keychain) -> Credential | None:
-    """The connection's credential. The report then says as whom, and where it is kept, or why none could be had."""
+    """The connection's credential. The report then says as whom, and where it is kept."""
     from regfs import plugins
     from regfs.errors import CredentialError
 
@@ -88,7 +91,7 @@ async def _credential(report: Report, keychain: Keychain) -> Credential | None:
     try:
         credential = await keychain.get(report.connection)
     except CredentialError as error:
-        report.signed_in = f"no ({error})"
+        report.no_credential = str(error)
         return None
     if credential is not None:
         report.signed_in = (

@@ -162,7 +162,7 @@ def planted(only: str) -> type[operations.RegfsOperations]:
 
 
 def _refuse_first_write(device: int, data: bytes) -> int:
-    os.write = _write  # type: ignore[assignment]
+    os.write = _write
     raise OSError(errno.EINVAL, "the test's kernel refuses the reply")
 
 

@@ -32,8 +32,9 @@ def main() -> None:
     # As after an installation: what is timed is not the compiling of modules.
     compileall.compile_dir(Path(regfs.__file__).parent, quiet=1)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    load = os.getloadavg()[0]
     results = {ALL[name].TITLE: _measure(name) for name in names or ALL}
-    text = report.page(results)
+    text = report.page(results, load)
     if names:
         print(text)
     else:

@@ -24,9 +24,9 @@ give, it is a small server with answers made beforehand.
 """
 
 
-def page(results: Mapping[str, Sequence[Row]]) -> str:
-    """The whole page: a table for each title of ``results``."""
-    parts = [_HEAD, _facts(), *(_table(title, rows) for title, rows in results.items())]
+def page(results: Mapping[str, Sequence[Row]], load: float) -> str:
+    """The whole page: a table for each title of ``results``. ``load`` is the machine's load average before them."""
+    parts = [_HEAD, _facts(load), *(_table(title, rows) for title, rows in results.items())]
     missed = [row for rows in results.values() for row in rows if not row.met]
     if missed:
         lines = [f"- {row.what}: {row.figure}, aimed at {row.target}" for row in missed]
@@ -49,10 +49,11 @@ def _table(title: str, rows: Sequence[Row]) -> str:
     return "\n".join([f"## {title}", "", *lines]) + "\n"
 
 
-def _facts() -> str:
+def _facts(load: float) -> str:
     facts = {
         "CPU": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "load before the run": f"{load:.1f} (what else ran then; idle is 0)",
         "kernel": f"{platform.system()} {platform.release()}",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
         "Python": platform.python_version(),

@@ -23,13 +23,24 @@ def adopt_orphans() -> None:
 
 
 def children() -> dict[int, str]:
-    """The living children of this process: pid and command line."""
+    """The living children of this process: pid and command line.
+
+    One that has just ended may leave us its own children while we look, so that two looks have to agree.
+    """
+    before, found = None, _look_for_children()
+    while found != before:
+        before, found = found, _look_for_children()
+    return {pid: _command_line(Path(f"/proc/{pid}")) for pid, state in found.items() if state != "Z"}
+
+
+def _look_for_children() -> dict[int, str]:
+    """The children of this process and their states, of which only "ended" is told from the others."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             state, parent = _state(entry)
-            if parent == os.getpid() and state != "Z":
-                found[int(entry.name)] = _command_line(entry)
+            if parent == os.getpid():
+                found[int(entry.name)] = "Z" if state == "Z" else "alive"
     return found
 
 

@@ -19,7 +19,6 @@ _TOKEN68: Final = re.compile(r"[ \t]+([A-Za-z0-9\-._~+/]+=*)(?=[ \t]*(?:,|\Z))")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _JUNK: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|.', re.DOTALL)
 
-SUPPORTED: Final = ("bearer", "basic")
 MAX_LENGTH: Final = 16 * 1024
 """Characters of one header that are looked at; real ones are under 1 KiB."""
 

@@ -35,11 +35,6 @@ class Holder:
         self.generation = 0
 
     @property
-    def current(self) -> Credential | None:
-        """The credential, if it is known; None too while nobody has asked."""
-        return self._credential
-
-    @property
     def failure(self) -> CredentialError | None:
         """Why the keychain could not say, if it could not."""
         return self._error

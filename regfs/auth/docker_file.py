@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from regfs.auth.helper_program import TOKEN_USER, Helper
+from regfs.auth.helper_program import Helper
 from regfs.auth.places import best, canonical, keys_for, server_url
+from regfs.auth.validity import TOKEN_USER
 from regfs.connection import Connection
 from regfs.errors import CredentialError
 from regfs.ports import Credential, CredentialKind

@@ -18,13 +18,13 @@ from typing import Final
 import msgspec
 import trio
 
+from regfs.auth.validity import TOKEN_USER
 from regfs.auth.words import blotted
 from regfs.errors import CredentialError
 from regfs.ports import Credential, CredentialKind
 
 DEADLINE: Final = 10.0
 MAX_OUTPUT: Final = 64 * 1024
-TOKEN_USER: Final = "<token>"
 
 _SUFFIX: Final = re.compile(r"[A-Za-z0-9._-]+")
 _NOT_FOUND: Final = "credentials not found in native keychain"

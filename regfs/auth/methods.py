@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from regfs.auth.validity import checked
+from regfs.auth.validity import TOKEN_USER, checked
 from regfs.connection import Connection
 from regfs.errors import CredentialError
 from regfs.ports import Credential, CredentialKind, Field, Keychain
 
 if TYPE_CHECKING:
     import httpx
-
-TOKEN_USER: Final = "<token>"
-"""What Docker's credential protocol has for a user name where the secret is an identity token."""
 
 _FIELDS: Final = (
     Field("username", "User name"),

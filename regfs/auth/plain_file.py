@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from regfs.auth.docker_file import DockerFile
-from regfs.auth.helper_program import TOKEN_USER
 from regfs.auth.places import canonical, keys_for
+from regfs.auth.validity import TOKEN_USER
 from regfs.connection import Connection
 from regfs.errors import CredentialError
 from regfs.ports import Credential, CredentialKind

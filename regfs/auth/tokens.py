@@ -39,8 +39,6 @@ CLIENT_ID: Final = "regfs"
 DEFAULT_LIFETIME: Final = 60.0
 """Seconds that a token lives whose reply does not say; the specification's own number."""
 MAX_LIFETIME: Final = 86400.0
-MAX_BODY: Final = 64 * 1024
-"""Bytes of a token endpoint's reply; real ones are under 8 KiB."""
 
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 _NO_SUCH_FORM: Final = frozenset({400, 404, 405, 501})
@@ -127,7 +125,7 @@ def token_steps(
         reply = yield _post(ask, grant_type="refresh_token", refresh_token=refresh)
         if reply.status == 200:
             return _grant(ask, reply, refresh, now)
-        _raise_if_passing(ask, reply)
+        _raise_if_passing(ask, reply, credential)
     grant = yield from _by_credential(ask, credential, now)
     return replace(grant, refresh="") if refresh else grant
 
@@ -200,7 +198,7 @@ def _is_wrong_password(reply: TokenReply) -> bool:
 def _accepted(ask: Ask, reply: TokenReply, credential: Credential | None) -> TokenReply:
     if reply.status == 200:
         return reply
-    _raise_if_passing(ask, reply)
+    _raise_if_passing(ask, reply, credential)
     raise _refusal(ask, reply, credential)
 
 
@@ -239,7 +237,7 @@ def _who(credential: Credential) -> str:
     return credential.username or f"this {credential.kind.value}"
 
 
-def _raise_if_passing(ask: Ask, reply: TokenReply) -> None:
+def _raise_if_passing(ask: Ask, reply: TokenReply, credential: Credential | None) -> None:
     """Raise for what may be gone at the next try."""
     if reply.status == 429:
         raise RateLimited(
@@ -247,7 +245,7 @@ def _raise_if_passing(ask: Ask, reply: TokenReply) -> None:
         )
     if (reply.status >= 500 and reply.status != 501) or reply.status == 408:
         raise ServerFailed(
-            f"the token endpoint {ask.host} answered {reply.status}", words=words_of(reply.body)
+            f"the token endpoint {ask.host} answered {reply.status}", words=words_of(reply.body, credential)
         )
 
 

@@ -11,6 +11,8 @@ from regfs.ports import Credential, CredentialKind
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 MAX_SECRET: Final = 64 * 1024
+TOKEN_USER: Final = "<token>"
+"""What Docker's credential protocol has for a user name where the secret is an identity token."""
 
 
 def checked(credential: Credential) -> Credential:

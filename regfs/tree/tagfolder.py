@@ -284,13 +284,21 @@ class PlatformsFolder(ManifestChild, Folder):
     async def attribute(self, name: str) -> str:
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
 
+    @property
+    def _is_gone(self) -> bool:
+        """True where the tag was deleted a moment ago: the kernel still knows this folder, which now reads as empty."""
+        tag = self.folder.tag
+        return tag is not None and self.folder.registry.tombstone(self.folder.repository, tag) is not None
+
     async def find(self, name: str) -> Node:
         for platform, descriptor in self.manifest.platforms():
-            if platform == name:
+            if platform == name and not self._is_gone:
                 return self._link(platform, descriptor)
         raise NotFound(f"the index has no platform {name}")
 
     async def entries(self) -> Sequence[Node]:
+        if self._is_gone:
+            return []
         return [self._link(platform, descriptor) for platform, descriptor in self.manifest.platforms()]
 
     def _link(self, platform: str, descriptor: Descriptor) -> Node:

@@ -41,7 +41,7 @@ def big_registry() -> Iterator[DockerRegistry]:
             registry.stop()
 
 
-def requests_after_the_first_check(proxy: DelayProxy) -> list[tuple[str, int]]:
+def requests_after_the_first_check(proxy: DelayProxy) -> list[tuple[str, int | None]]:
     """What was asked, by kind and status, but for the mount's own first check."""
     return [(p.kind, p.status) for p in proxy.requests if p.kind not in ("ping", "token")]
 

@@ -34,6 +34,9 @@ MAX_MANIFEST: Final = 4 * 1024 * 1024
 """The largest manifest or config read, in bytes; what the spec asks registries to take."""
 
 _MAX_DESCRIPTORS: Final = 10_000
+_MAX_SIZE: Final = 2**63 - 1
+_MAX_PLATFORM_NAME: Final = 128
+_LATEST_CREATED: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _EARLIEST_CREATED: Final = datetime(1981, 1, 1, tzinfo=UTC)
 
 
@@ -56,7 +59,7 @@ class Platform:
         """``os-arch[-variant][-osversion]``, with anything outside ``[a-z0-9._-]`` replaced."""
         parts = (self.os, self.architecture, self.variant, self.os_version)
         name = "-".join(part for part in parts if part).lower()
-        return re.sub(r"[^a-z0-9._-]", "_", name).lstrip(".") or "unknown"
+        return re.sub(r"[^a-z0-9._-]", "_", name[:_MAX_PLATFORM_NAME]).lstrip(".") or "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +116,22 @@ class Manifest:
         return self.config is not None and self.config.media_type in CONFIG_TYPES
 
     def platforms(self) -> Iterator[tuple[str, Descriptor]]:
-        """Name and descriptor of each platform of an index, in its order, each name once.
+        """Name and descriptor of each platform of an index, each name once, in the order in which names first come.
 
         Two that come out the same get the first digits of the digest.
         """
-        images = [d for d in self.manifests if d.platform is not None and not d.platform.is_attestation]
-        names = [d.platform.file_name for d in images if d.platform is not None]
-        seen: set[tuple[str, Digest]] = set()
-        for name, descriptor in zip(names, images, strict=True):
-            if (name, descriptor.digest) in seen:
-                continue
-            seen.add((name, descriptor.digest))
-            twins = {d.digest for n, d in zip(names, images, strict=True) if n == name}
-            yield (f"{name}-{descriptor.digest.hex[:12]}" if len(twins) > 1 else name), descriptor
+        named: dict[str, dict[Digest, Descriptor]] = {}
+        for descriptor in self.manifests:
+            if descriptor.platform is not None and not descriptor.platform.is_attestation:
+                named.setdefault(descriptor.platform.file_name, {}).setdefault(descriptor.digest, descriptor)
+        taken = {name for name, twins in named.items() if len(twins) == 1}
+        for name, twins in named.items():
+            for digest, descriptor in twins.items():
+                if len(twins) == 1:
+                    yield name, descriptor
+                elif (numbered := f"{name}-{digest.hex[:12]}") not in taken:
+                    taken.add(numbered)
+                    yield numbered, descriptor
 
     def for_platform(self, wanted: Platform) -> Descriptor | None:
         """The first manifest of an index for ``wanted``'s system and architecture, the same variant preferred."""
@@ -200,7 +206,7 @@ def parse_manifest(raw: bytes, media_type: str, digest: Digest) -> Manifest:
 
 
 def config_created(raw: bytes) -> datetime | None:
-    """When an image was made, by its config. None where it is absent, unreadable or before 1981 (a placeholder)."""
+    """When an image was made, by its config. None where it is absent, unreadable, or no time that any image was made."""
     try:
         text = _CONFIG_DECODER.decode(raw).created
         made = datetime.fromisoformat(text) if text else None
@@ -209,7 +215,7 @@ def config_created(raw: bytes) -> datetime | None:
     if made is None:
         return None
     made = made if made.tzinfo else made.replace(tzinfo=UTC)
-    return made if made >= _EARLIEST_CREATED else None
+    return made if _EARLIEST_CREATED <= made < _LATEST_CREATED else None
 
 
 def _decode(raw: bytes) -> _ManifestShape:
@@ -247,7 +253,7 @@ def _descriptor(shape: _DescriptorShape) -> Descriptor:
         digest = Digest.parse(shape.digest)
     except ValueError as error:
         raise BadReply(f"the manifest is not valid: {error}") from error
-    if shape.size < 0:
+    if not 0 <= shape.size <= _MAX_SIZE:
         raise BadReply(f"the manifest is not valid: size {shape.size}")
     return Descriptor(
         shape.media_type,

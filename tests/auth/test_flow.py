@@ -366,6 +366,28 @@ def test_a_token_is_renewed_before_it_ends_and_without_a_401() -> None:
     assert 3 <= len(registry.token_requests) <= 5
 
 
+def test_a_token_that_is_being_renewed_serves_the_others_meanwhile() -> None:
+    registry = TokenRegistry(lifetime=100)
+    flow = flow_for(BOB)
+
+    async def test() -> None:
+        await send(flow, registry)
+        await trio.sleep(79)
+        await send(flow, registry)
+        assert len(registry.token_requests) == 1
+        await trio.sleep(2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_slowly, flow, registry)
+            await trio.sleep(1)
+            started = trio.current_time()
+            await send(flow, registry)
+            assert trio.current_time() == started
+        assert len(registry.token_requests) == 2
+
+    run(test)
+    assert registry.refusals == 1
+
+
 def test_a_token_without_a_lifetime_lives_a_minute() -> None:
     registry = TokenRegistry(lifetime=None)
     flow = flow_for(BOB)

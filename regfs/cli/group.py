@@ -36,6 +36,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 """Each command's name → where it is, and what it does in one sentence."""
 
 
+_LOGS_ITSELF: Final = frozenset({"mount", "umount"})
+"""Commands that set up their log by their own options."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are named in `COMMANDS` and imported when one is run or asked for its own help."""
 
@@ -81,3 +85,7 @@ class LazyGroup(click.Group):
 def regfs(ctx: click.Context, verbose: int) -> None:
     """Mount container registries as a filesystem, and work in them with a shell."""
     ctx.obj = verbose
+    if ctx.invoked_subcommand not in _LOGS_ITSELF:
+        from regfs.log import set_up
+
+        set_up(verbose)

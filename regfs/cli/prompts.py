@@ -27,12 +27,16 @@ def ask(fields: Sequence[Field], given: Mapping[str, str]) -> dict[str, str]:
     """An answer to each field: what was ``given`` on the command line, else what is typed.
 
     UsageError where something is missing and there is no terminal to ask on, NothingTyped where a required field is
-    left empty.
+    left empty. Secrets are from then on blotted out of whatever is printed or logged.
     """
+    from regfs.log import register_secret
+
     answers = dict(given)
     for field in fields:
         if field.name not in answers and (field.required or sys.stdin.isatty()):
             answers[field.name] = _ask_one(field)
+        if field.secret:
+            register_secret(answers.get(field.name, ""))
     return answers
 
 

@@ -102,7 +102,7 @@ def test_a_password_is_in_no_process_no_file_and_no_output(
             ["ls", "--json", tag],
             ["stat", "--json", tag],
             ["cat", f"{tag}/manifest.json"],
-            ["rm", tag],
+            ["rm", f"{registry.address}/team/app:v1"],
         ):
             run("-v", *arguments)
         log = mount.log()

@@ -7,11 +7,9 @@ through a pipe; the command prints it and exits.
 
 from __future__ import annotations
 
+# The less is imported before the fork, the sooner the daemon begins: the rest is imported where it is used.
 import contextlib
-import json
-import logging
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +21,6 @@ from regfs.errors import MountError, RegfsError
 
 if TYPE_CHECKING:
     from regfs.mount import Plan
-
-log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -50,7 +46,10 @@ class Daemon:
 
     def mount(self, plan: Plan, say: Say) -> None:
         """Hand over the plan, and return when the mount is usable. Raises what the daemon failed by."""
-        with self._plans:
+        import json
+        import pickle
+
+        with contextlib.suppress(BrokenPipeError), self._plans:  # a daemon that died has said why
             pickle.dump(plan, self._plans)
         for line in self._answers:
             message: dict[str, str] = json.loads(line)
@@ -122,6 +121,8 @@ class _Pipe(Told):
 
     def send(self, **message: str) -> None:
         """Send one message; a command that has gone away hears nothing."""
+        import json
+
         with contextlib.suppress(BrokenPipeError):
             self._pipe.write(json.dumps(message) + "\n")
             self._pipe.flush()
@@ -136,6 +137,8 @@ class _Pipe(Told):
 
 def _live(plans: IO[bytes], told: _Pipe) -> NoReturn:
     """The child's whole life. It ends without the command's exit handlers and buffers."""
+    import logging
+
     status = 1
     try:
         os.setsid()
@@ -143,12 +146,20 @@ def _live(plans: IO[bytes], told: _Pipe) -> NoReturn:
         _import_ahead()
         plan = _received(plans)
         status = 0 if plan is None else _serve(plan, told)
+    except ImportError as error:
+        told.send(failure=f"{error}; {_LIBRARY}", kind="MountError", registry="", words="")
     except BaseException as error:
-        log.critical("the daemon ends", exc_info=error)
+        logging.getLogger(__name__).critical("the daemon ends", exc_info=error)
         told.send(failure=f"{type(error).__name__}: {error}", kind="MountError", registry="", words="")
     finally:
         logging.shutdown()
         os._exit(status)
+
+
+_LIBRARY = (
+    "if it is libfuse3 that lacks: `sudo apt install libfuse3-3` (Debian, Ubuntu), `sudo dnf install fuse3-libs` (Fedora); "
+    "else install regfs again with pip"
+)
 
 
 def _import_ahead() -> None:
@@ -159,6 +170,8 @@ def _import_ahead() -> None:
 
 def _received(plans: IO[bytes]) -> Plan | None:
     """The plan; None where the command ended without one."""
+    import pickle
+
     with plans:
         try:
             plan: Plan = pickle.load(plans)  # noqa: S301 - from our own parent, through a pipe of its making
@@ -168,6 +181,8 @@ def _received(plans: IO[bytes]) -> Plan | None:
 
 
 def _serve(plan: Plan, told: _Pipe) -> int:
+    import logging
+
     from regfs.log import set_up
     from regfs.mount import serve
 
@@ -176,7 +191,7 @@ def _serve(plan: Plan, told: _Pipe) -> int:
         set_up(plan.settings.verbose, plan.settings.log_file, daemon=True)
         serve(plan, told)
     except RegfsError as error:
-        log.info("ends: %s", error)
+        logging.getLogger(__name__).info("ends: %s", error)
         told.send(
             failure=error.message, kind=type(error).__name__, registry=error.registry, words=error.words
         )

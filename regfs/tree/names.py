@@ -149,6 +149,8 @@ class NameFolder(ManifestFolder):
         except RegfsError:
             if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
                 return await super().entries()
+            # What may not be listed may still be known not to be there: ENOENT says more than EACCES.
+            await self.settle()
             raise
         if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
             return await super().entries()
@@ -173,7 +175,9 @@ class NameFolder(ManifestFolder):
     async def rmdir(self, name: str) -> None:
         if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
             return await super().rmdir(name)
-        if name in (DIGESTS, TAGS, REPOS):
+        if name == REPOS:
+            return await self._rmdir_repos()
+        if name in (DIGESTS, TAGS):
             raise Refused(f"{self.path()}/{name} is a view: there is nothing to remove")
         if self.registry.tombstone(self.full, name) is not None or await self.registry.is_tag(
             self.full, name
@@ -182,6 +186,13 @@ class NameFolder(ManifestFolder):
         child = self.named(name)
         await child.settle()
         return await self.registry.remove_folder(child.full)
+
+    async def _rmdir_repos(self) -> None:
+        """``.repos`` may be listed, so recursive removers come to it: emptied, it goes without a trace."""
+        await self.settle()
+        listing = await self.registry.list_folder(self.full)
+        if listing.nested:
+            raise NotEmpty(f"{self.path()}/{REPOS} still holds {', '.join(listing.nested[:3])}")
 
     # ── extended attributes ──
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -32,9 +33,10 @@ from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Graves, Tombstone
 from regfs.tree.taglists import TagList, TagLists
 
+log = logging.getLogger(__name__)
+
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
-
 
 ASK_HIDDEN = 32
 """How many emptied repositories are asked at once whether a tag has appeared in them."""
@@ -414,6 +416,7 @@ class Registry:
 
         async def delete() -> Deletion:
             deletion = await deleter.delete_tag(repository, tag, seen)
+            log.info("deleted %s/%s:%s by %s", self.source.name, repository, tag, deletion.way)
             self.graves.bury(repository, tag, kept)
             self.contents.drop(repository, tag)
             self._hide_if_empty(repository)
@@ -443,10 +446,19 @@ class Registry:
         folders = []
         parent = repository.rpartition("/")[0]
         self.graves.hide(repository, ())
-        while parent and self.known(*_split(parent)) not in (Role.REPOSITORY, Role.NAMESPACE, Role.TAG):
+        while parent and not self._lives(parent):
             folders.append(parent)
             parent = parent.rpartition("/")[0]
         self.graves.hide(repository, folders)
+
+    def _lives(self, path: str) -> bool:
+        """Say whether a name is there by what the registry holds, and not only because it was emptied a moment ago."""
+        answers = (
+            self.tag_answer(*_split(path)),
+            self.repository_answer(path),
+            self.namespace_answer(path),
+        )
+        return Answer.YES in answers
 
     # ── small things ──
 

@@ -221,3 +221,16 @@ def test_other_writes_are_refused_with_a_line_that_says_so(home: Home) -> None:
                 )
                 assert "not possible yet" in mount.errors().splitlines()[-1], command
             assert registry.writes() == []
+
+
+def test_a_repository_whose_nested_one_a_tag_hides_is_removed_with_all_in_it(
+    docker_registry: Callable[..., DockerRegistry], home: Home
+) -> None:
+    registry = docker_registry()
+    registry.push("team/web", ["1.0", "cli"])
+    registry.push("team/web/cli", "2.0")
+    with mounted("--rw", "-v", registry.address, home=home) as mount:
+        silently(mount, "rm -r team/web")
+        assert dict(registry.tags("team/web")) == dict(registry.tags("team/web/cli")) == {}
+        assert mount.list() == []
+        assert "team/web/cli:2.0 by a throw-away index" in mount.log()

@@ -268,6 +268,22 @@ def test_an_emptied_repository_resolves_for_a_minute_and_returns_when_a_tag_appe
     run(test)
 
 
+def test_a_repository_whose_nested_one_a_tag_hides_is_removed_with_all_in_it() -> None:
+    async def test() -> None:
+        source = MemorySource()
+        source.push("team/web", ["1.0", "cli"])
+        source.push("team/web/cli", "2.0")
+        async with mounted(source, writable=True) as kernel:
+            assert await kernel.ls("team/web") == ["1.0", "cli", ".repos"]
+            with pytest.raises(NotEmpty):
+                await kernel.rmdir("team/web/.repos")
+            await kernel.rm_r("team/web")
+            assert not any(source.content().values())
+            assert not await kernel.exists("team/web")
+
+    run(test)
+
+
 def test_a_registry_that_deletes_repositories_is_asked_to_when_one_is_emptied() -> None:
     async def test() -> None:
         source = MemorySource(abilities=Abilities(deletes_repositories=True))

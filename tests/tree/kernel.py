@@ -90,7 +90,7 @@ class Kernel:
     async def cat(self, path: str) -> bytes:
         found = await self.walk(path)
         if found.kind is Kind.FOLDER:
-            await self.filesystem.getattr(found.ino)
+            self.filesystem.releasedir(await self.filesystem.opendir(found.ino))
             raise IsADirectory(path)
         opened = await self.filesystem.open(found.ino, False)
         try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regfs import config
 from regfs.config import Settings, check_config, config_files, load_settings
+from regfs.connection import Connection
 from regfs.errors import ConfigError
 from regfs.toml_lines import KeyPath, TomlLines
 
@@ -277,3 +281,27 @@ def test_whatever_the_file_holds_it_is_settings_or_a_config_error(scratch: Path,
     assert all(line.startswith(str(scratch)) for line in found)
     if not found:
         assert isinstance(load_settings(files=[scratch]), Settings)
+
+
+# ── the documentation ────────────────────────────────────────────────────────────────────────────
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+
+def documented(table: str) -> set[str]:
+    rows = PAGE.read_text().partition(f"<!-- {table} -->")[2].partition("\n\n")[0].splitlines()[3:]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    settings = {field.name for field in fields(Settings)} - {"registries"}
+    assert documented("settings") == settings == set(config._TOP)
+    assert documented("registry") == set(config._REGISTRY)
+    connection = {field.name for field in fields(Connection)} - {"name", "generation"}
+    assert set(config._REGISTRY) == connection
+
+
+def test_the_documented_example_is_a_config_without_mistakes(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert example is not None
+    assert check_config([written(tmp_path, example[1])]) == []

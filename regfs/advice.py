@@ -130,6 +130,9 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
     errors.Moved: _always(
         "Somebody pushed meanwhile: look at the tag again (`regfs refresh DIR && cat TAG/digest`), then repeat."
     ),
+    errors.HalfDeleted: _always(
+        "Where the deletion was begun, mount that registry with --rw: that finishes or undoes it; or push the tag anew."
+    ),
     errors.Overloaded: _always(
         "Wait for the calls under way, or start fewer at once; `regfs status` shows how many there are."
     ),

@@ -14,6 +14,7 @@ RegfsError
 ├── Refused                     possible in principle, not permitted here
 │   └── DeletionDisabled        the registry's deletion switch is off
 ├── Moved                       the tag points elsewhere than the user saw
+│   └── HalfDeleted             a deletion by regfs is under way there, or was broken off
 ├── Overloaded                  too many calls already wait on this registry
 ├── RateLimited                 429, after the retries
 ├── DigestMismatch              bytes that are not what their digest says
@@ -103,6 +104,10 @@ class DeletionDisabled(Refused):
 
 class Moved(RegfsError):
     """The tag points elsewhere than the user saw."""
+
+
+class HalfDeleted(Moved):
+    """A deletion of the tag by regfs is under way, or was broken off: what the tag holds is no content of anybody's."""
 
 
 class Overloaded(RegfsError):

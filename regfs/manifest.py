@@ -79,6 +79,10 @@ class Descriptor:
         return self.media_type in INDEX_TYPES | MANIFEST_TYPES
 
 
+THROW_AWAY_MARK: Final = "regfs.throw-away"
+"""The annotation of the empty index that stands on a tag while regfs deletes it, where a registry deletes no tag by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A manifest or an index: its exact bytes, and what they say.
@@ -109,6 +113,11 @@ class Manifest:
     def is_index(self) -> bool:
         """True for an OCI index or a Docker manifest list."""
         return self.media_type in INDEX_TYPES
+
+    @property
+    def is_throw_away(self) -> bool:
+        """True for what stands on a tag only while regfs deletes that tag."""
+        return self.is_index and not self.manifests and THROW_AWAY_MARK in self.annotations
 
     @property
     def is_image(self) -> bool:

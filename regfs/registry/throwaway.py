@@ -25,7 +25,7 @@ from regfs.errors import (
     RegfsError,
     Unsupported,
 )
-from regfs.manifest import OCI_INDEX
+from regfs.manifest import OCI_INDEX, THROW_AWAY_MARK
 from regfs.ports import Deletion
 from regfs.registry.journal import Entry
 from regfs.registry.replies import Reply, error_codes, error_for, words_of
@@ -44,9 +44,6 @@ from regfs.registry.steps import (
 )
 
 THROW_AWAY: Final = "a throw-away index"
-ANNOTATION: Final = "regfs.throw-away"
-"""The annotation that makes each throw-away unique, and says whose it is."""
-
 _SWITCH: Final = "storage.delete.enabled (REGISTRY_STORAGE_DELETE_ENABLED=true)"
 _READ_ONLY_SWITCH: Final = "storage.maintenance.readonly.enabled"
 _NEVER_DONE: Final = (AccessDenied, RateLimited, Overloaded)
@@ -70,9 +67,9 @@ class Settled:
 
 
 def throw_away_index(mark: str) -> bytes:
-    """An empty OCI index (image-index.md) that is like no other: no blob has to be pushed for it."""
+    """An empty OCI index (image-index.md) that ``mark`` makes like no other: no blob has to be pushed for it."""
     return json.dumps(
-        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], "annotations": {ANNOTATION: mark}},
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [], "annotations": {THROW_AWAY_MARK: mark}},
         separators=(",", ":"),
     ).encode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform as host
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,14 +12,16 @@ from typing import TypeVar
 import trio
 
 from regfs.digest import Digest
-from regfs.errors import BadReply, DigestMismatch, NotFound, TooLarge
+from regfs.errors import BadReply, DigestMismatch, HalfDeleted, NotFound, TooLarge
 from regfs.manifest import MAX_MANIFEST, Descriptor, Manifest, Platform, config_created, parse_manifest
-from regfs.ports import Clock, ContentStore, Metered, RawManifest, ResolvesTags, Source
+from regfs.ports import Clock, ContentStore, Metered, RawManifest, Recovers, ResolvesTags, Source
 from regfs.reference import TagOrDigest
 from regfs.tree.bounded import keep
 from regfs.tree.flights import Flights
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _IN_A_THREAD = 256 * 1024
 """Bytes from which hashing and parsing would hold up the loop for over a millisecond."""
@@ -146,7 +149,10 @@ class Contents:
         self._raise_absent(repository, tag)
         if self.is_metered:
             descriptor = await self.resolve(repository, tag)
-            return await self.by_digest(repository, descriptor.digest)
+            manifest = await self.by_digest(repository, descriptor.digest)
+            if not manifest.is_throw_away:
+                return manifest
+            self.drop(repository, tag)
         return await self._flights.share(("tag", repository, tag), lambda: self._get_tag(repository, tag))
 
     def ahead(self, repository: str, tag: str) -> bool:
@@ -214,15 +220,29 @@ class Contents:
         return descriptor
 
     async def _get_tag(self, repository: str, tag: str) -> Manifest:
+        """A tag's manifest, which is never what stands there only while the tag is being deleted."""
+        asked, manifest = await self._ask_tag(repository, tag)
+        recovers = self._source.capability(Recovers) if manifest.is_throw_away else None
+        if recovers is not None:
+            for line in await recovers.recover():
+                logger.warning("%s", line)
+            asked, manifest = await self._ask_tag(repository, tag)
+        if manifest.is_throw_away:
+            raise HalfDeleted(
+                f"{repository}:{tag} holds nothing but a mark of its deletion, which is under way or was broken off",
+                registry=self._source.name,
+            )
+        self._note_tag(repository, tag, TagState(manifest.descriptor, asked))
+        return manifest
+
+    async def _ask_tag(self, repository: str, tag: str) -> tuple[float, Manifest]:
         asked = self._clock.monotonic()
         try:
             reply = await self._source.manifest(repository, tag)
         except NotFound:
             self._note_absent(repository, tag, asked)
             raise
-        manifest = await self._admit(repository, reply, None)
-        self._note_tag(repository, tag, TagState(manifest.descriptor, asked))
-        return manifest
+        return asked, await self._admit(repository, reply, None)
 
     async def _get_digest(self, repository: str, digest: Digest) -> Manifest:
         raw = await self._store.get(digest) if (repository, digest) in self._held else None

@@ -179,7 +179,8 @@ def mounted(
     """
     need_fuse()
     folder = path or home.path.parent / f"mnt-{len(list(home.path.parent.glob('mnt-*')))}"
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in fuse_mounts():  # a dead mount of ours may be there, which cannot even be looked at
+        folder.mkdir(parents=True, exist_ok=True)
     log = home.path / f"{folder.name}.log"
     command = [*regfs_command(), "mount", "--log-file", str(log), *map(str, arguments), str(folder)]
     mount = Mount(folder, log, home, 0)

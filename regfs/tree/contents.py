@@ -143,11 +143,9 @@ class Contents:
 
     async def by_tag(self, repository: str, tag: str) -> Manifest:
         """A tag's manifest, at most ``ttl`` old. Raises NotFound, DigestMismatch, BadReply, and what a Source raises."""
-        known = self.state(repository, tag)
-        if known is not None:
-            return await self.by_digest(repository, known.descriptor.digest)
-        self._raise_absent(repository, tag)
-        if self.is_metered:
+        if self.state(repository, tag) is None:
+            self._raise_absent(repository, tag)
+        if self.state(repository, tag) is not None or self.is_metered:
             descriptor = await self.resolve(repository, tag)
             manifest = await self.by_digest(repository, descriptor.digest)
             if not manifest.is_throw_away:

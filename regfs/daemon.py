@@ -9,6 +9,7 @@ from __future__ import annotations
 
 # The less is imported before the fork, the sooner the daemon begins: the rest is imported where it is used.
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -130,6 +131,8 @@ class _Pipe(Told):
     def ready(self) -> None:
         """Let the command go, and leave its terminal."""
         self.send(ready="yes")
+        gc.freeze()
+        gc.enable()
         with contextlib.suppress(BrokenPipeError):
             self._pipe.close()
         _leave_stdio((0, 1, 2))
@@ -142,6 +145,7 @@ def _live(plans: IO[bytes], told: _Pipe) -> NoReturn:
     status = 1
     try:
         os.setsid()
+        gc.disable()  # until the mount is up: modules being imported are no garbage, and looking costs a twentieth
         _leave_stdio((0,))
         _import_ahead()
         plan = _received(plans)

@@ -17,7 +17,7 @@ def test_a_user_mounts_reads_and_unmounts(
     done = user_home.run(
         f"set -e; regfs mount {registry.address} mnt; "
         "sha256sum mnt/team/app/v1/manifest.json; stat -c %U mnt/team/app; "
-        "grep fuse.regfs /proc/self/mountinfo; "
+        'grep "$HOME/mnt " /proc/self/mountinfo; '
         "regfs status --json mnt > /dev/null; regfs umount mnt; ls -A mnt"
     )
     assert done.returncode == 0, done.stderr

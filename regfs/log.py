@@ -66,6 +66,7 @@ def set_up(verbose: int, log_file: Path | None = None, *, daemon: bool = False) 
             old.close()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose > 2 else logging.WARNING)
+    logging.getLogger("regfs.deletions").setLevel(logging.INFO)
     logging.getLogger("regfs").setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     logging.captureWarnings(capture=True)
     # logging's own failures print the record and its arguments as they are.

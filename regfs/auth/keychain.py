@@ -14,6 +14,7 @@ from regfs.auth.validity import checked
 from regfs.connection import Connection
 from regfs.errors import CredentialError
 from regfs.ports import Credential, CredentialKind, CredentialSource
+from regfs.redaction import register_secret
 
 
 class OrderedKeychain:
@@ -33,6 +34,7 @@ class OrderedKeychain:
             try:
                 credential = await source.get(connection)
                 if credential is not None and _is_for(credential, connection, source):
+                    register_secret(credential.secret)
                     return checked(credential)
             except CredentialError as error:
                 failures.append(str(error))

@@ -26,7 +26,7 @@ def docker_login(name: str) -> None:
     settings, connections = load()
     connection, _ = locate(name, connections)
     try:
-        credential, why = trio.run(default_keychain(settings.credentials).get, connection), ""
+        credential, why = trio.run(default_keychain(settings.credentials, single=True).get, connection), ""
     except CredentialError as error:
         credential, why = None, f": {error}"
     if credential is None:

@@ -78,7 +78,7 @@ class OciLayoutProvider:
         return ()
 
     def claim(self, address: str) -> Claim | None:
-        """Take ``oci:PATH``, made absolute. What follows the longest folder that there is, is the rest."""
+        """Take ``oci:PATH``, made absolute. The rest begins with the layout, or follows the longest folder that there is."""
         text = address.strip()
         if not text.startswith(PREFIX) or _HOST_AND_PORT.match(text):
             return None
@@ -87,6 +87,9 @@ class OciLayoutProvider:
             raise ValueError("oci: is followed by the path of a folder, such as oci:/srv/images")
         whole = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
         folder = next((p for p in (whole, *whole.parents[:-1]) if os.path.isdir(p)), whole)  # noqa: PTH112 - raises nothing
+        if (folder / "oci-layout").is_file() and is_component(folder.name):
+            # A layout is a repository of the folder it lies in: `oci:/srv/images/app` lists the tags of `app`.
+            folder = folder.parent
         rest = () if folder == whole else whole.relative_to(folder).parts
         if rest and (folder / "oci-layout").is_file():
             rest = (_own_name(folder), *rest)

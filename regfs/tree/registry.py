@@ -33,8 +33,6 @@ from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Graves, Tombstone
 from regfs.tree.taglists import TagList, TagLists
 
-log = logging.getLogger(__name__)
-
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
 
@@ -42,6 +40,10 @@ ASK_HIDDEN = 32
 """How many emptied repositories are asked at once whether a tag has appeared in them."""
 
 _KEEP_TIMES = 100_000
+
+
+deletions = logging.getLogger("regfs.deletions")
+"""One line for each tag deleted, with the way it was done: logged whatever the verbosity."""
 
 
 class Role(Enum):
@@ -416,7 +418,9 @@ class Registry:
 
         async def delete() -> Deletion:
             deletion = await deleter.delete_tag(repository, tag, seen)
-            log.info("deleted %s/%s:%s by %s", self.source.name, repository, tag, deletion.way)
+            deletions.info(
+                "deleted %s/%s:%s (was %s) by %s", self.source.name, repository, tag, seen, deletion.way
+            )
             self.graves.bury(repository, tag, kept)
             self.contents.drop(repository, tag)
             self._hide_if_empty(repository)

@@ -582,14 +582,16 @@ def test_what_skopeo_writes_is_read_and_what_is_left_skopeo_reads(tmp_path: Path
 # ── the provider ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_address_is_split_after_the_longest_folder(tmp_path: Path) -> None:
+def test_an_address_is_split_after_the_folder_that_holds_the_layout(tmp_path: Path) -> None:
     lay(tmp_path / "team" / "app", {"v1": make_image()})
     claims: Callable[[str], Any] = OciLayoutProvider().claim
     assert claims(f"oci:{tmp_path}").address == f"oci:{tmp_path}"
     assert claims(f"oci:{tmp_path}/").rest == ""
     assert claims(f"oci:{tmp_path}/team/").address == f"oci:{tmp_path}/team"
     inside = claims(f"oci:{tmp_path}/team/app/v1/manifest.json")
-    assert (inside.address, inside.rest) == (f"oci:{tmp_path}/team/app", "app/v1/manifest.json")
+    assert (inside.address, inside.rest) == (f"oci:{tmp_path}/team", "app/v1/manifest.json")
+    layout = claims(f"oci:{tmp_path}/team/app")
+    assert (layout.address, layout.rest) == (f"oci:{tmp_path}/team", "app")
     absent = claims(f"oci:{tmp_path}/team/none/v1")
     assert (absent.address, absent.rest) == (f"oci:{tmp_path}/team", "none/v1")
 

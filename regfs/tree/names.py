@@ -170,7 +170,7 @@ class NameFolder(ManifestFolder):
             return await super().unlink(name)
         node = await self.find(name)
         await node.settle()
-        raise Refused(f"{node.path()} is no file of the registry's: there is nothing to remove")
+        raise Refused(f"{name} is no file of the registry's: there is nothing to remove")
 
     async def rmdir(self, name: str) -> None:
         if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
@@ -178,7 +178,7 @@ class NameFolder(ManifestFolder):
         if name == REPOS:
             return await self._rmdir_repos()
         if name in (DIGESTS, TAGS):
-            raise Refused(f"{self.path()}/{name} is a view: there is nothing to remove")
+            raise Refused(f"{name} is a view: there is nothing to remove")
         if self.registry.tombstone(self.full, name) is not None or await self.registry.is_tag(
             self.full, name
         ):
@@ -311,7 +311,7 @@ class _Beside(Folder):
 
     async def unlink(self, name: str) -> None:
         await (await self.find(name)).settle()
-        raise Refused(f"{self.path()}/{name} cannot be removed here")
+        raise Refused(f"{name} cannot be removed here")
 
 
 class DigestsFolder(_Beside):

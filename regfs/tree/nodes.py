@@ -105,11 +105,11 @@ class Node:
 
     async def unlink(self, name: str) -> None:
         """Remove the file ``name`` from this folder."""
-        raise Refused(f"{self.path()}/{name} cannot be removed: only a tag's manifest.json can")
+        raise Refused(f"{name} cannot be removed: only a tag's manifest.json can")
 
     async def rmdir(self, name: str) -> None:
         """Remove the folder ``name`` from this folder."""
-        raise Refused(f"{self.path()}/{name} cannot be removed")
+        raise Refused(f"{name} cannot be removed")
 
     def attribute_names(self) -> list[str]:
         """The extended attributes, by their names in ``user.``."""

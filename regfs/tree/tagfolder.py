@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from regfs.digest import Digest
-from regfs.errors import NoSuchAttribute, NotEmpty, NotFound, Refused
+from regfs.errors import NoSuchAttribute, NotEmpty, NotFound, Refused, RegfsError
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.nodes import STEADY, Folder, GoneFile, GoneFolder, Link, Node
 from regfs.tree.registry import Registry
@@ -33,7 +33,7 @@ def names_of(registry: Registry, manifest: Manifest) -> list[str]:
 class ManifestFolder(Folder):
     """A folder that shows one manifest, named by a tag or a digest. ``seen`` is the digest it last showed."""
 
-    __slots__ = ("reference", "registry", "repository", "seen", "to_repository")
+    __slots__ = ("reference", "refusal", "registry", "repository", "seen", "to_repository")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class ManifestFolder(Folder):
         self.reference = reference
         self.to_repository = to_repository
         self.seen: Digest | None = None
+        self.refusal: RegfsError | None = None
 
     async def manifest(self) -> Manifest:
         """The manifest it shows now. Raises NotFound."""
@@ -122,24 +123,38 @@ class ManifestFolder(Folder):
 
     async def unlink(self, name: str) -> None:
         if self.tag is None:
-            raise Refused(f"{self.path()}/{name}: a manifest is deleted by its tag, never by its digest")
+            raise Refused("a manifest is deleted by its tag, never by its digest")
         grave = self.registry.tombstone(self.repository, self.tag)
         if grave is not None:
             if grave.names.pop(name, self) is self:
                 raise NotFound(f"{self.repository}:{self.tag} has been deleted")
         elif name == MANIFEST:
-            manifest = await self.manifest()
-            left = [n for n in names_of(self.registry, manifest) if n != MANIFEST]
-            await self.registry.delete_tag(self.repository, self.tag, self.seen or manifest.digest, left)
+            await self._delete(self.tag)
         else:
             await self.find(name)
-            raise Refused(f"{self.path()}/{name} goes with its tag: remove manifest.json to delete the tag")
+            raise self._goes_with_its_tag(name)
+
+    async def _delete(self, tag: str) -> None:
+        manifest = await self.manifest()
+        left = [n for n in names_of(self.registry, manifest) if n != MANIFEST]
+        try:
+            await self.registry.delete_tag(self.repository, tag, self.seen or manifest.digest, left)
+            self.refusal = None
+        except RegfsError as error:
+            self.refusal = error
+            raise
+
+    def _goes_with_its_tag(self, name: str) -> RegfsError:
+        """`rm -r` goes on to the other files of a tag that could not be deleted: the reason is still the same."""
+        if self.refusal is not None:
+            return self.refusal.with_traceback(None)
+        return Refused(f"{name} goes with its tag: remove manifest.json to delete the tag")
 
     async def rmdir(self, name: str) -> None:
         grave = None if self.tag is None else self.registry.tombstone(self.repository, self.tag)
         if grave is None:
             await self.find(name)
-            raise Refused(f"{self.path()}/{name} goes with its tag: remove manifest.json to delete the tag")
+            raise self._goes_with_its_tag(name)
         grave.names.pop(name, None)
 
     def attribute_names(self) -> list[str]:

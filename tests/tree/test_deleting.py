@@ -310,6 +310,21 @@ def test_a_deletion_goes_to_its_end_though_the_caller_has_run_out_of_time() -> N
     run(test)
 
 
+def test_what_remains_of_a_tag_that_could_not_be_deleted_says_the_same_reason() -> None:
+    async def test() -> None:
+        source = three_tags_of_one_digest()
+        async with mounted(source, writable=True) as kernel:
+            source.fail(DeletionDisabled("deletion is off", setting="delete.enabled"), "delete_tag", times=1)
+            for name in ("manifest.json", "digest", "config.json"):
+                with pytest.raises(DeletionDisabled):
+                    await kernel.rm(f"team/app/v1/{name}")
+            assert "delete.enabled" in kernel.filesystem.errors.lines()[-1]
+            await kernel.rm_r("team/app/v1")
+            assert await kernel.ls("team/app") == ["v2", "v3"]
+
+    run(test)
+
+
 def test_a_failed_deletion_can_be_tried_again() -> None:
     async def test() -> None:
         source = three_tags_of_one_digest()

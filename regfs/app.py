@@ -7,12 +7,10 @@ overload, renewed when somebody signs in, held until recovery is through, fenced
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -24,7 +22,8 @@ from regfs.config import Settings
 from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
-from regfs.ports import HttpPolicy, Keychain, Recovers, Source, Tools
+from regfs.ports import HttpPolicy, Keychain, Source, Tools
+from regfs.recovery import Recovery, left_behind, state_folder
 from regfs.tree.filesystem import FileSystem, TreeSettings
 from regfs.wrapping import (
     CountingSource,
@@ -51,32 +50,6 @@ _PROMPT: Final = 0.4
 _STORE_LOOK: Final = 1.0
 _OF_THE_TREE: Final = ("name", "address", "provider", "namespaces", "only")
 """What of a connection the tree keeps: with one of these changed, the folder is made anew."""
-
-
-def state_folder(connection: Connection) -> Path:
-    """Where the connection's journals are: below ``$XDG_STATE_HOME``, as the base directory specification says."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    return home / "regfs" / connection.name
-
-
-class Recovery:
-    """Finishes or undoes, once, what an earlier daemon left half done in one registry."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._lock = trio.Lock()
-        self._done = False
-
-    async def ensure(self) -> None:
-        """Return once it is through. Raises what the registry raises; the next caller then tries again."""
-        async with self._lock:
-            if self._done:
-                return
-            recovers = self._source.capability(Recovers)
-            for line in await recovers.recover() if recovers is not None else ():
-                log.warning("%s: %s", self._source.name, line)
-            self._done = True
 
 
 @dataclass
@@ -171,7 +144,7 @@ class App:
                 if opened.failure is not None:
                     warnings.append(_warning(opened.failure, opened.connection))
                 if not self._settings.rw:
-                    warnings += _left_behind(opened.connection)
+                    warnings += left_behind(opened.connection)
                 for key in opened.registries:
                     nursery.start_soon(self._check, opened, key, warnings)
         return warnings
@@ -422,16 +395,3 @@ def _warning(error: RegfsError, connection: Connection) -> str:
     if not error.registry:
         error.registry = connection.address
     return f"{error}. {advice(error)}"
-
-
-def _left_behind(connection: Connection) -> list[str]:
-    """What a read-only mount says of deletions that were broken off: it can't finish them, since it sends nothing."""
-    try:
-        entries = [path for path in state_folder(connection).iterdir() if path.suffix == ".deletion"]
-    except OSError:
-        return []
-    if not entries:
-        return []
-    return [
-        f"a deletion in {connection.address} was broken off; a mount of it with --rw finishes or undoes it"
-    ]

@@ -36,6 +36,9 @@ from regfs.tree.walker import Walker
 REFRESH = "regfs.refresh"
 """The extended attribute that forgets listings when it is read; it is in no list of attributes."""
 
+_ASKED_AGAIN = 0.1
+"""Seconds within which the length of an attribute and then its value are asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class TreeSettings:
@@ -120,6 +123,7 @@ class FileSystem:
         self._walker = Walker()
         self._handles: dict[int, _Opened] = {}
         self._next_handle = 1
+        self._refreshed = (0, 0, 0.0)
         self._root: Folder = ConnectionsRoot(self._born, lambda: self.on_root_use())
         self._inodes = Inodes(self._root)
 
@@ -323,7 +327,7 @@ class FileSystem:
         if namespace != "user":
             raise AttributeUnsupported(f"there are no attributes outside user.: {rest[:80]}")
         if rest == REFRESH and node.kind is Kind.FOLDER:
-            return str(self.refresh(ino)).encode()
+            return str(self._refresh_for_a_reader(ino)).encode()
         with self._operation(node):
             return (await node.attribute(rest)).encode()
 
@@ -354,6 +358,16 @@ class FileSystem:
         if isinstance(owner, NameFolder) and owner.may_be_tag:
             count += owner.registry.contents.forget(owner.repository)
         self._invalidate_below(node)
+        return count
+
+    def _refresh_for_a_reader(self, ino: int) -> int:
+        """Programs ask for an attribute twice, for its length first: the second answer is the first one's count."""
+        now = self._clock.monotonic()
+        last_ino, last_count, last_time = self._refreshed
+        count = self.refresh(ino)
+        if count == 0 and ino == last_ino and now - last_time < _ASKED_AGAIN:
+            count = last_count
+        self._refreshed = ino, count, now
         return count
 
     def refresh_registry(self, registry: Registry) -> int:

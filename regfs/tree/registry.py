@@ -15,6 +15,7 @@ from regfs.connection import Connection
 from regfs.digest import Digest
 from regfs.errors import (
     AccessDenied,
+    DeletionDisabled,
     NotEmpty,
     NotFound,
     Refused,
@@ -85,6 +86,7 @@ class Registry:
         self._deadline = deadline
         self._shown: OrderedDict[tuple[str, Digest], int] = OrderedDict()
         self._deletions = Flights(deadline * 4)
+        self._disabled: DeletionDisabled | None = None
         self.tags.on_done = self.graves.settle
         self.tags.on_absent = self._on_absent
         self._namespaces = frozenset(namespace.strip("/") for namespace in connection.namespaces)
@@ -413,11 +415,15 @@ class Registry:
         if deleter is None:
             raise Unsupported("this kind of registry cannot delete a single tag", registry=self.source.name)
         if deleter.can_delete() is Answer.NO:
-            raise Refused("this registry does not delete single tags", registry=self.source.name)
+            raise self._refusal()
         kept = tuple(names)
 
         async def delete() -> Deletion:
-            deletion = await deleter.delete_tag(repository, tag, seen)
+            try:
+                deletion = await deleter.delete_tag(repository, tag, seen)
+            except DeletionDisabled as error:
+                self._disabled = error
+                raise
             deletions.info(
                 "deleted %s/%s:%s (was %s) by %s", self.source.name, repository, tag, seen, deletion.way
             )
@@ -428,6 +434,17 @@ class Registry:
 
         # A deletion of several steps goes to its end although the user's call has run out of time.
         return await self._deletions.share((repository, tag), delete)
+
+    def _refusal(self) -> Refused:
+        """Why nothing is asked: with the switch's name, where the registry told it a moment ago."""
+        if self._disabled is None:
+            return Refused("this registry does not delete single tags", registry=self.source.name)
+        return DeletionDisabled(
+            "nothing is deleted: a moment ago the registry had its deletion switched off",
+            setting=self._disabled.setting,
+            registry=self.source.name,
+            words=self._disabled.words,
+        )
 
     async def remove_folder(self, path: str) -> None:
         """rmdir of a repository or namespace: only an empty one goes. Raises NotEmpty."""

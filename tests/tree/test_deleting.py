@@ -325,6 +325,24 @@ def test_what_remains_of_a_tag_that_could_not_be_deleted_says_the_same_reason() 
     run(test)
 
 
+def test_a_registry_that_deletes_nothing_is_not_asked_again_at_once_and_the_setting_is_named_each_time() -> (
+    None
+):
+    async def test() -> None:
+        source = three_tags_of_one_digest()
+        async with mounted(source, writable=True) as kernel:
+            source.fail(DeletionDisabled("deletion is off", setting="delete.enabled"), "delete_tag", times=1)
+            with pytest.raises(DeletionDisabled):
+                await kernel.rm("team/app/v1/manifest.json")
+            source.abilities = Abilities(deletes_tags=Answer.NO)
+            with pytest.raises(DeletionDisabled) as raised:
+                await kernel.rm("team/app/v2/manifest.json")
+            assert raised.value.setting == "delete.enabled"
+            assert source.count("delete_tag") == 1
+
+    run(test)
+
+
 def test_a_failed_deletion_can_be_tried_again() -> None:
     async def test() -> None:
         source = three_tags_of_one_digest()

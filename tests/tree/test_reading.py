@@ -278,7 +278,9 @@ def test_refresh_shows_at_once_what_was_pushed() -> None:
             await kernel.ls("app")
             source.push("app", "v2")
             assert await kernel.ls("app") == ["v1"]
-            assert int(await kernel.xattr("app", "user.regfs.refresh")) >= 1
+            length, value = [await kernel.xattr("app", "user.regfs.refresh") for _ in range(2)]
+            assert length == value
+            assert int(value) >= 1
             assert await kernel.ls("app") == ["v1", "v2"]
 
     run(test)

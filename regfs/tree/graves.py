@@ -6,7 +6,7 @@ tag is a tombstone for a while, and an emptied repository or namespace an empty 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from regfs.ports import Clock
@@ -23,6 +23,12 @@ class Tombstone:
     names: dict[str, None]
     died: float
     ended: bool = False
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that lead to a repository."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 class Graves:
@@ -81,6 +87,9 @@ class Graves:
             self._tags.pop(repository, None)
         if self.living(repository, tags):
             self._hidden.pop(repository, None)
+            self._lingering.pop(repository, None)
+            for namespace in _above(repository):
+                self._lingering.pop(namespace, None)
 
     def hide(self, repository: str, folders: Iterable[str]) -> None:
         """A repository lost its last tag: it leaves the listings; it and ``folders`` resolve for a while as empty ones."""

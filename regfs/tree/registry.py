@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from enum import Enum
@@ -26,21 +25,19 @@ from regfs.fence import Fence
 from regfs.manifest import Manifest
 from regfs.ports import Answer, Clock, ContentStore, DeletesRepositories, DeletesTags, Deletion, Source
 from regfs.reference import is_repository, is_tag
-from regfs.tree.bounded import keep
 from regfs.tree.catalog import Catalog, Names
 from regfs.tree.contents import Contents
 from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Graves, Tombstone
 from regfs.tree.taglists import TagList, TagLists
+from regfs.tree.times import Times
 
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
 
 ASK_HIDDEN = 32
 """How many emptied repositories are asked at once whether a tag has appeared in them."""
-
-_KEEP_TIMES = 100_000
 
 
 deletions = logging.getLogger("regfs.deletions")
@@ -80,11 +77,11 @@ class Registry:
         self.tags = TagLists(source, clock, ttl, deadline)
         self.catalog = Catalog(source, clock, ttl, deadline)
         self.contents = Contents(source, store, clock, ttl, deadline)
+        self.times = Times(self.tags, self.contents, self.born)
         self.partial: dict[str, str] = {}
         self._clock = clock
         self._ttl = ttl
         self._deadline = deadline
-        self._shown: OrderedDict[tuple[str, Digest], int] = OrderedDict()
         self._deletions = Flights(deadline * 4)
         self._disabled: DeletionDisabled | None = None
         self.tags.on_done = self.graves.settle
@@ -288,6 +285,11 @@ class Registry:
             for repository in self._unasked_hidden(path):
                 nursery.start_soon(Outcome().take_tags, self.tags, repository)
 
+    async def _ask_hidden_in_time(self, path: str) -> None:
+        """As `_ask_hidden`, and not for long: what is slow to come shows in the next listing."""
+        with trio.move_on_after(CATALOG_PATIENCE):
+            await self._ask_hidden(path)
+
     def _unasked_hidden(self, path: str) -> list[str]:
         hidden = self.graves.hidden_below(path)
         return [name for name in hidden if self.tags.fresh(name) is None][:ASK_HIDDEN]
@@ -306,14 +308,12 @@ class Registry:
 
         Raises NotFound, ListingRefused where nothing may be listed and nothing is known, and what a Source raises.
         """
-        for repository in self._unasked_hidden(path):
-            self.tags.ahead(repository)
-        if self.graves.lingers(path):
-            return self._known_folder(path)
-        outcome = await self._ask_folder(path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_hidden_in_time, path)
+            outcome = await self._ask_folder(path)
         tags = [] if outcome.tags is None else self.living_tags(outcome.tags, path)
         nested = list(self._visible(outcome.names or self.catalog.proven, path))
-        if not tags and not nested:
+        if not tags and not nested and not self.graves.lingers(path):
             self._raise_if_nothing(outcome, path)
         partial = outcome.partial()
         if partial:
@@ -321,11 +321,6 @@ class Registry:
         else:
             self.partial.pop(path, None)
         return FolderListing(tags, nested, partial)
-
-    def _known_folder(self, path: str) -> FolderListing:
-        listed, names = self.tags.fresh(path), self.catalog.fresh()
-        tags = [] if listed is None else self.living_tags(listed, path)
-        return FolderListing(tags, [] if names is None else list(self._visible(names, path)))
 
     async def _ask_folder(self, path: str) -> Outcome:
         """Ask for the tags and for the catalog, both at once; the catalog is not waited for long."""
@@ -383,23 +378,6 @@ class Registry:
         manifest = await self.contents.by_tag(repository, reference)
         self._prove(repository)
         return manifest
-
-    def time_of(self, repository: str, tag: str | None, digest: Digest | None) -> int:
-        """The time shown for a tag or digest, in nanoseconds since 1970: it never changes once shown for a digest."""
-        listed = self.tags.fresh(repository) if tag is not None else None
-        facts = listed.facts.get(tag) if listed is not None and tag is not None else None
-        digest = digest or (facts.digest if facts else None)
-        shown = self._shown.get((repository, digest)) if digest is not None else None
-        if shown is not None:
-            return shown
-        made = (
-            int(facts.created.timestamp() * 1e9) if facts is not None and facts.created is not None else None
-        )
-        made = made or (self.contents.created(digest) if digest is not None else None)
-        seen = (self.tags.first_seen(repository, tag) if tag is not None else None) or self.born
-        if digest is not None:
-            keep(self._shown, (repository, digest), made or seen, _KEEP_TIMES)
-        return made or seen
 
     # ── deleting ──
 

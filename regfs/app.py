@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -22,7 +22,7 @@ from regfs.config import Settings
 from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
-from regfs.ports import HttpPolicy, Keychain, Source, Tools
+from regfs.ports import HttpPolicy, Source, Tools
 from regfs.recovery import Recovery, left_behind, state_folder
 from regfs.tree.filesystem import FileSystem, TreeSettings
 from regfs.wrapping import (
@@ -34,6 +34,9 @@ from regfs.wrapping import (
     RenewingSource,
     ReplaceableSource,
 )
+
+if TYPE_CHECKING:
+    from regfs.auth.keychain import OrderedKeychain
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class App:
         self._fingerprint = self._store.fingerprint()
         self._looked = float("-inf")
         self._opened: dict[str, _Opened] = {}
-        self._keychain: Keychain | None = None
+        self._keychain: OrderedKeychain | None = None
         self._nursery: trio.Nursery | None = None
         tree = TreeSettings(
             ttl=settings.ttl,
@@ -103,6 +106,7 @@ class App:
         )
         self.filesystem = FileSystem(tree, clock=time, store=MemoryStore())
         self.filesystem.on_root_use = self._on_root_use
+        self.filesystem.facts = self._signed_in
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the registries open until cancelled. Started: they are in the tree; none has been asked anything.
@@ -205,6 +209,15 @@ class App:
                 for source in sources.values():
                     await source.aclose()
 
+    def _signed_in(self, folder: str) -> Mapping[str, object]:
+        """How a registry is signed in to: as far as it has asked for credentials, as whom."""
+        for opened in self._opened.values():
+            if any(registry.folder == folder for registry in opened.registries.values()):
+                known = {} if self._keychain is None else self._keychain.last
+                asked = known.get(opened.connection.name, "not asked for yet")
+                return {"auth": opened.connection.auth, "signed_in": asked or "no"}
+        return {}
+
     # ── opening and closing ──
 
     async def _open(self, connection: Connection) -> None:
@@ -245,7 +258,7 @@ class App:
         if self._keychain is None:
             from regfs.auth.keychain import default_keychain
 
-            self._keychain = default_keychain(self._settings.credentials)
+            self._keychain = default_keychain(self._settings.credentials, single=self._single)
         tools = Tools(
             auth=plugins.auth_method(connection.auth).flow(connection, self._keychain),
             http=policy or self._policy(),

@@ -192,7 +192,7 @@ def _serve(plan: Plan, told: _Pipe) -> int:
 
     try:
         os.chdir("/")
-        set_up(plan.settings.verbose, plan.settings.log_file, daemon=True)
+        set_up(plan.settings.verbose, plan.settings.log_file, daemon=True, deletions=True)
         serve(plan, told)
     except RegfsError as error:
         logging.getLogger(__name__).info("ends: %s", error)

@@ -51,11 +51,13 @@ class JournalFormatter(RedactingFormatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
 
 
-def set_up(verbose: int, log_file: Path | None = None, *, daemon: bool = False) -> None:
+def set_up(
+    verbose: int, log_file: Path | None = None, *, daemon: bool = False, deletions: bool = False
+) -> None:
     """Send the log to ``log_file`` (made 0600, reopened when rotated away), else to stderr.
 
     A ``daemon``, whose stderr nobody reads, logs to the system log where there is no file. ``verbose``: 0 warnings,
-    1 what regfs does, 2 its details, 3 the libraries' too. Replaces an earlier set-up. ConfigError: the file can't
+    1 what regfs does, 2 its details, 3 the libraries' too; ``deletions``: each deleted tag too, at any verbosity. Replaces an earlier set-up. ConfigError: the file can't
     be written.
     """
     handler = _handler(log_file, daemon=daemon)
@@ -66,13 +68,20 @@ def set_up(verbose: int, log_file: Path | None = None, *, daemon: bool = False) 
             old.close()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if verbose > 2 else logging.WARNING)
-    logging.getLogger("regfs.deletions").setLevel(logging.INFO)
+    logging.getLogger("regfs.deletions").setLevel(logging.INFO if deletions else logging.NOTSET)
+    logging.getLogger("pyfuse3").addFilter(_is_no_late_reply)
     logging.getLogger("regfs").setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     logging.captureWarnings(capture=True)
     # logging's own failures print the record and its arguments as they are.
     logging.raiseExceptions = False
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def _is_no_late_reply(record: logging.LogRecord) -> bool:
+    """False for pyfuse3's word that a mount was taken away while an answer was on its way: nothing is wrong then."""
+    text = record.getMessage()
+    return not ("fuse_reply_" in text and "No such file or directory" in text)
 
 
 def _handler(log_file: Path | None, *, daemon: bool) -> logging.Handler:

@@ -69,7 +69,7 @@ def mount(
         return
     from regfs.log import set_up
 
-    set_up(settings.verbose, settings.log_file)
+    set_up(settings.verbose, settings.log_file, deletions=True)
     serve(plan, Told(say))
 
 

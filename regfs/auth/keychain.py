@@ -22,6 +22,8 @@ class OrderedKeychain:
 
     def __init__(self, sources: Sequence[CredentialSource]) -> None:
         self.sources = tuple(sources)
+        self.last: dict[str, str] = {}
+        """For each connection that asked: as whom it signs in, and where that is kept; empty: nothing was found."""
 
     async def get(self, connection: Connection) -> Credential | None:
         """The first credential found. CredentialError, with every source's reason, where none was found and one failed.
@@ -30,11 +32,14 @@ class OrderedKeychain:
         file is taken at its word.
         """
         failures: list[str] = []
+        self.last[connection.name] = ""
         for source in self.sources:
             try:
                 credential = await source.get(connection)
                 if credential is not None and _is_for(credential, connection, source):
                     register_secret(credential.secret)
+                    who = credential.username or credential.kind.value
+                    self.last[connection.name] = f"{who} ({credential.origin or source.name})"
                     return checked(credential)
             except CredentialError as error:
                 failures.append(str(error))

@@ -47,6 +47,6 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Statfs:
-    """What ``df`` shows: nothing is free, since nothing can be written by size."""
+    """What ``df`` is told: how many names the mount has shown."""
 
     files: int

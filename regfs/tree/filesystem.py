@@ -187,7 +187,7 @@ class FileSystem:
             if self.settings.settle_at_lookup:
                 await node.settle()
         self._inodes.remember(node)
-        return self._attributes(node)
+        return self._attributes_in_passing(node)
 
     async def _find(self, folder: Node, name: str) -> Node:
         if folder is self._root and name == own.NAME:
@@ -465,6 +465,15 @@ class FileSystem:
         return Attributes(
             node.ino, node.kind, self._mode(node), node.size, node.time_ns, holds_for, holds_for
         )
+
+    def _attributes_in_passing(self, node: Node) -> Attributes:
+        """The attributes for a lookup. A time that may still become a better one is not to be kept: `getattr` settles it."""
+        open_time = node.open_time_ns
+        if open_time is None:
+            return self._attributes(node)
+        holds_for = max(0.0, node.holds_for)
+        ino = self._inodes.number(node)
+        return Attributes(ino, node.kind, self._mode(node), node.size, open_time, holds_for, 0.0)
 
     def _mode(self, node: Node) -> int:
         mode = node.mode

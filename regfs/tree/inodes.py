@@ -45,10 +45,12 @@ class Inodes:
 
     def remember(self, node: Node) -> None:
         """One lookup more. The node is its parent's child again if it had been dropped while it was being found."""
-        self.number(node)
+        if node.ino not in self._nodes:
+            self.number(node)
         node.lookups += 1
-        if node.parent is not None:
-            node.parent.child(node.key, lambda: node)
+        parent = node.parent
+        if parent is not None and (parent.children is None or node.key not in parent.children):
+            parent.child(node.key, lambda: node)
 
     def forget(self, ino: int, lookups: int) -> None:
         """Take ``lookups`` back."""

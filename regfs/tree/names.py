@@ -83,6 +83,10 @@ class NameFolder(ManifestFolder):
         return self.registry.born
 
     @property
+    def open_time_ns(self) -> int | None:
+        return super().open_time_ns if self._is_known_tag else None
+
+    @property
     def holds_for(self) -> float:
         if not isinstance(self.role, Role):
             return 0.0

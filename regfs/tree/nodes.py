@@ -78,6 +78,11 @@ class Node:
         return self.parent.time_ns if self.parent is not None else 0
 
     @property
+    def open_time_ns(self) -> int | None:
+        """The time to show in passing, where reading may still tell a better one; None: `time_ns` is final."""
+        return None
+
+    @property
     def holds_for(self) -> float:
         """For how many seconds the kernel may believe that the name stands for this node."""
         return 0.0

@@ -72,7 +72,12 @@ class ManifestFolder(Folder):
     @property
     def time_ns(self) -> int:
         digest = self.reference if isinstance(self.reference, Digest) else self._digest_now()
-        return self.registry.time_of(self.repository, self.tag, digest)
+        return self.registry.times.of(self.repository, self.tag, digest)
+
+    @property
+    def open_time_ns(self) -> int | None:
+        digest = self.reference if isinstance(self.reference, Digest) else self._digest_now()
+        return self.registry.times.still_open(self.repository, self.tag, digest)
 
     def _digest_now(self) -> Digest | None:
         state = self.registry.contents.state(self.repository, str(self.reference))
@@ -210,7 +215,7 @@ class ManifestChild(Node):
 
     @property
     def time_ns(self) -> int:
-        return self.folder.registry.time_of(self.folder.repository, self.folder.tag, self.manifest.digest)
+        return self.folder.registry.times.of(self.folder.repository, self.folder.tag, self.manifest.digest)
 
     @property
     def holds_for(self) -> float:
@@ -262,6 +267,12 @@ class ConfigFile(ManifestChild):
             if image.config is None:
                 raise NotFound(f"{folder.repository}@{image.digest} has no config")
             self._descriptor = image.config
+
+    @property
+    def open_time_ns(self) -> int | None:
+        return self.folder.registry.times.still_open(
+            self.folder.repository, self.folder.tag, self.manifest.digest
+        )
 
     @property
     def size(self) -> int:

@@ -17,6 +17,7 @@ from regfs.tree.listing import Age, Fetch, Paused
 MAX_TAGS = 1_000_000
 """The most tags read of one repository; a listing beyond that is taken for one that does not end."""
 
+_SHORTEST_FALLBACK = 66
 _KEEP_LISTINGS = 2_000
 _KEEP_ABSENT = 50_000
 
@@ -42,7 +43,7 @@ class _Collected:
         for name in page.names:
             if not is_tag(name):
                 self.dropped += 1
-            elif not is_fallback_tag(name):
+            elif len(name) < _SHORTEST_FALLBACK or not is_fallback_tag(name):
                 self.names[name] = None
         if len(self.names) > MAX_TAGS:
             raise TooLarge(f"more than {MAX_TAGS} tags in one repository")

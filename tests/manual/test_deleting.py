@@ -179,10 +179,9 @@ def test_a_registry_that_can_only_delete_digests_refuses_and_keeps_the_tag(home:
         with mounted("--rw", registry.address, home=home) as mount:
             done = mount.run("LC_ALL=C rm -r app/v1")
             assert done.returncode == 1
-            print(done.stderr, mount.errors())
             assert mount.list("app") == ["v1", "v2"]
             assert mount.read("app/v1/digest").decode().strip() == str(image.digest)
-            assert "not permitted" in done.stderr
+            assert "it is as it was" in mount.errors()
 
 
 def test_a_read_only_mount_sends_nothing_that_writes(home: Home) -> None:

@@ -20,7 +20,7 @@ from regfs.errors import (
 )
 from regfs.manifest import Platform
 from regfs.ports import RawManifest
-from regfs.testing.images import make_image, make_index
+from regfs.testing.images import DEFAULT_CREATED, make_image, make_index
 from regfs.testing.memory import Abilities, MemorySource
 from regfs.tree.attributes import Kind
 from tests.tree.kernel import mounted, run
@@ -541,6 +541,26 @@ def test_a_tags_time_is_the_images_where_that_is_free_and_else_when_it_was_first
             shown = (await kernel.stat("app/v1")).time_ns
             await trio.sleep(30)
             assert (await kernel.stat("app/v1")).time_ns == shown
+
+    run(test)
+
+
+@pytest.mark.parametrize("settle_at_lookup", [False, True])
+def test_a_tags_time_is_the_images_once_its_config_was_read_and_no_time_shown_before(
+    settle_at_lookup: bool,
+) -> None:
+    async def test() -> None:
+        source = source_with("app:v1", "app:v2")
+        async with mounted(source, settle_at_lookup=settle_at_lookup) as kernel:
+            await kernel.ls("app")
+            await kernel.cat("app/v1/config.json")
+            made = int(DEFAULT_CREATED.timestamp() * 1e9)
+            for path in ("app/v1", "app/v1/config.json", "app/v1/manifest.json", "app/.tags/v1"):
+                assert (await kernel.stat(path)).time_ns == made
+            assert dict(await kernel.ls_l("app"))["v1"].time_ns == made
+            seen = (await kernel.stat("app/v2/config.json")).time_ns
+            await kernel.cat("app/v2/config.json")
+            assert (await kernel.stat("app/v2")).time_ns == seen > made
 
     run(test)
 

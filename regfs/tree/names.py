@@ -10,6 +10,7 @@ from regfs.errors import NotEmpty, NotFound, Refused, RegfsError, Unsupported
 from regfs.ports import Answer
 from regfs.reference import is_component, is_repository, is_tag, split_reference
 from regfs.tree.nodes import Folder, Link, Node
+from regfs.tree.order import Order
 from regfs.tree.registry import Registry, Role
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder, remove_tag_folder
 
@@ -40,7 +41,7 @@ class NameFolder(ManifestFolder):
     ) -> None:
         super().__init__(parent, name, registry, repository, name, "..")  # type: ignore[arg-type]  # the root has no parent
         self.may_be_tag = may_be_tag and bool(repository)
-        self.order: list[str] | None = None
+        self.order: Order | None = None
 
     @property
     def full(self) -> str:
@@ -159,8 +160,10 @@ class NameFolder(ManifestFolder):
         if self.may_be_tag and await self.registry.is_tag(self.repository, self.name):
             return await super().entries()
         shared = set(listing.nested).intersection(listing.tags) if listing.nested else set()
-        self.order = listing.tags + [name for name in listing.nested if name not in shared]
-        names = [*self.order, REPOS] if shared else self.order
+        names = listing.tags + [name for name in listing.nested if name not in shared]
+        self.order = Order(names)
+        if shared:
+            names = [*names, REPOS]
         return Listed(self, names, frozenset(listing.nested))
 
     def listed(self, name: str) -> Node:

@@ -10,6 +10,7 @@ import trio
 from regfs.errors import RegfsError
 from regfs.ports import Answer
 from regfs.tree.names import NameFolder
+from regfs.tree.order import Way
 from regfs.tree.registry import Registry
 
 AHEAD = 16
@@ -22,8 +23,9 @@ _WALKS = 8
 class _Walk:
     """One reader's walk: what was fetched ahead of it, in the order in which it will come to it."""
 
-    def __init__(self, registry: Registry, *, into_tags: bool) -> None:
+    def __init__(self, registry: Registry, way: Way, *, into_tags: bool) -> None:
         self.registry = registry
+        self.way = way
         self.into_tags = into_tags
         self.ahead: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.moved = trio.Event()
@@ -67,9 +69,10 @@ class Walker:
                 return
         last = self._last.get((registry.name, parent.full))
         self._remember(registry.name, parent.full, folder.name)
-        if last is not None and last != folder.name and _follows(parent.order, last, folder.name):
+        way = None if last is None else parent.order.way(last, folder.name)
+        if way is not None:
             into_tags = registry.tag_answer(folder.repository, folder.name) is not Answer.NO
-            self._begin(_Walk(registry, into_tags=into_tags), parent, folder.name)
+            self._begin(_Walk(registry, way, into_tags=into_tags), parent, folder.name)
 
     def _remember(self, registry: str, path: str, name: str) -> None:
         self._last.pop((registry, path), None)
@@ -108,8 +111,7 @@ async def _successors(walk: _Walk, parent: NameFolder, name: str) -> AsyncIterat
     """What comes after ``name``, in the order of a walk: each is asked for as it is given."""
     folder: NameFolder | None = parent
     while folder is not None and folder.order is not None:
-        order = folder.order
-        for sibling in order[order.index(name) + 1 :] if name in order else ():
+        for sibling in folder.order.behind(name, walk.way):
             async for key in _enter(walk, folder.full, sibling):
                 yield key
         if not walk.into_tags:
@@ -132,17 +134,6 @@ async def _enter(walk: _Walk, path: str, name: str) -> AsyncIterator[tuple[str, 
         yield path, name
         return
     listing = await registry.list_folder(full)
-    for child in dict.fromkeys((*listing.tags, *listing.nested)):
+    for child in walk.way.of(dict.fromkeys((*listing.tags, *listing.nested))):
         async for key in _enter(walk, full, child):
             yield key
-
-
-def _follows(order: list[str], before: str, after: str) -> bool:
-    """Say whether ``after`` comes next behind ``before`` in a listing, or in its sorted order."""
-    try:
-        place = order.index(before)
-    except ValueError:
-        return False
-    if order[place + 1 : place + 2] == [after]:
-        return True
-    return before < after and not any(before < name < after for name in order)

@@ -409,6 +409,23 @@ def test_a_walking_reader_finds_the_next_manifests_fetched_ahead_and_nothing_is_
     run(test)
 
 
+def test_a_reader_that_walks_in_sorted_order_is_served_ahead_too() -> None:
+    async def test() -> None:
+        source = MemorySource()
+        tags = [f"t{n:02}" for n in range(40)]
+        source.push("app", sorted(tags, key=lambda tag: tag[::-1]))
+        source.delay(0.02)
+        async with mounted(source) as kernel:
+            assert await kernel.ls("app") != tags
+            began = trio.current_time()
+            for tag in tags:
+                await kernel.cat(f"app/{tag}/manifest.json")
+            assert source.count("manifest") == 40
+            assert trio.current_time() - began < 40 * 0.02 / 4
+
+    run(test)
+
+
 def test_listing_repositories_one_after_another_fetches_no_manifest() -> None:
     async def test() -> None:
         source = MemorySource()

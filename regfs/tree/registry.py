@@ -215,9 +215,17 @@ class Registry:
                 (Role.TAG, lambda: self._ask_tag(repository, name)),
                 (Role.REPOSITORY, lambda: self._ask_repository(path)),
             )
-        if await self._ask_repository(path) is Answer.YES:
-            return Role.REPOSITORY
-        return Role.TAG if await self._ask_tag(repository, name) is Answer.YES else None
+        failure: RegfsError | None = None
+        try:
+            if await self._ask_repository(path) is Answer.YES:
+                return Role.REPOSITORY
+        except RegfsError as error:
+            failure = error  # some registries fail on a name that they do not know: it may still be a tag
+        if await self._ask_tag(repository, name) is Answer.YES:
+            return Role.TAG
+        if failure is not None:
+            raise failure
+        return None
 
     async def _settle_by_catalog(self, repository: str, path: str) -> Role:
         try:
@@ -435,8 +443,15 @@ class Registry:
         remover = self.source.capability(DeletesRepositories, path)
         if remover is not None and self.graves.is_hidden(path):
             with suppress(NotFound):
+                await self._need_empty_now(path)
                 await remover.delete_repository(path)
         self.graves.remove_folder(path)
+
+    async def _need_empty_now(self, repository: str) -> None:
+        """A registry deletes a repository with all that is in it: what was pushed since it was listed must not go."""
+        self.tags.forget(repository)
+        if self.living_tags(await self.tags.get(repository), repository):
+            raise NotEmpty(f"{repository} is not empty any more: something was pushed to it")
 
     def _hide_if_empty(self, repository: str) -> None:
         listed = self.tags.fresh(repository)

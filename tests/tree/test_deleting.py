@@ -296,6 +296,22 @@ def test_a_registry_that_deletes_repositories_is_asked_to_when_one_is_emptied() 
     run(test)
 
 
+def test_a_repository_that_was_pushed_to_meanwhile_is_not_deleted() -> None:
+    async def test() -> None:
+        source = MemorySource(abilities=Abilities(deletes_repositories=True))
+        source.push("team/app", "v1")
+        async with mounted(source, writable=True, ttl=1000) as kernel:
+            await kernel.ls("team/app")
+            await kernel.rm_r("team/app/v1")
+            source.push("team/app", "v2")
+            with pytest.raises(NotEmpty):
+                await kernel.rmdir("team/app")
+            assert "v2" in source.content()["team/app"]
+            assert await kernel.ls("team/app") == ["v2"]
+
+    run(test)
+
+
 def test_a_deletion_goes_to_its_end_though_the_caller_has_run_out_of_time() -> None:
     async def test() -> None:
         source = three_tags_of_one_digest()

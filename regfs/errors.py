@@ -33,6 +33,7 @@ RegfsError
 │   ├── NotEmpty
 │   ├── IsADirectory
 │   ├── NotADirectory
+│   ├── ModeForbids             a use that its permission bits do not allow
 │   ├── NoSuchAttribute         an extended attribute in `user.` that is not there
 │   └── AttributeUnsupported    an extended attribute outside `user.`
 ├── CredentialError             a credential source failed (having none is no failure)
@@ -194,6 +195,10 @@ class IsADirectory(FileError):
 
 class NotADirectory(FileError):
     """A file where a folder is needed."""
+
+
+class ModeForbids(FileError):
+    """A use that the permission bits do not allow: running a file, listing a folder of mode 0111."""
 
 
 class NoSuchAttribute(FileError):

@@ -27,6 +27,7 @@ ERRNOS: Final[Mapping[type[RegfsError], int]] = {
     errors.NotEmpty: errno.ENOTEMPTY,
     errors.IsADirectory: errno.EISDIR,
     errors.NotADirectory: errno.ENOTDIR,
+    errors.ModeForbids: errno.EACCES,
     errors.NoSuchAttribute: errno.ENODATA,
     errors.AttributeUnsupported: errno.ENOTSUP,
     errors.CredentialError: errno.EACCES,

@@ -16,6 +16,7 @@ from regfs.errors import (
     AttributeUnsupported,
     DeadlineExceeded,
     FileError,
+    ModeForbids,
     NotFound,
     ReadOnly,
     Refused,
@@ -219,6 +220,9 @@ class FileSystem:
             await node.settle()
             if mode & 2 and not self.settings.writable:
                 raise ReadOnly("the mount is read-only; mount it with --rw to delete tags")
+            # Only who mounted comes here: for others the kernel compares the bits itself.
+            if mode & 7 & ~(self._mode(node) >> 6):
+                raise ModeForbids(f"the mode of {node.path()} does not allow that")
 
     async def readlink(self, ino: int) -> bytes:
         """Where a link leads."""

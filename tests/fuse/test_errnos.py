@@ -55,6 +55,7 @@ def test_every_error_has_its_errno_from_the_table_and_not_from_the_common_base(
         (errors.DeadlineExceeded("x"), errno.ETIMEDOUT),
         (errors.TlsFailed("x"), errno.EHOSTUNREACH),
         (errors.ServerFailed("x"), errno.EIO),
+        (errors.ModeForbids("x"), errno.EACCES),
         (errors.NoSuchAttribute("x"), errno.ENODATA),
         (errors.AttributeUnsupported("x"), errno.ENOTSUP),
         (RegfsError("x"), errno.EIO),

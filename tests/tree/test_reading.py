@@ -13,8 +13,11 @@ from regfs.errors import (
     DeadlineExceeded,
     DigestMismatch,
     ListingRefused,
+    ModeForbids,
     NotFound,
+    ReadOnly,
     RegfsError,
+    ServerFailed,
     TooLarge,
     Unreachable,
 )
@@ -390,6 +393,19 @@ def test_a_fence_hides_what_is_outside_it_without_a_request() -> None:
     run(test)
 
 
+def test_a_tag_is_found_though_the_registry_fails_on_repositories_that_are_not_there() -> None:
+    async def test() -> None:
+        source = source_with("team/app:v1")
+        source.fail(ServerFailed("500"), "tags", "team/app/v1")
+        async with mounted(source) as kernel:
+            assert await kernel.exists("team/app/v1")
+            source.fail(ServerFailed("500"), "tags", "team/app/v2")
+            with pytest.raises(ServerFailed):
+                await kernel.stat("team/app/v2")
+
+    run(test)
+
+
 def test_a_walking_reader_finds_the_next_manifests_fetched_ahead_and_nothing_is_asked_twice() -> None:
     async def test() -> None:
         source = MemorySource()
@@ -578,6 +594,28 @@ def test_a_tags_time_is_the_images_once_its_config_was_read_and_no_time_shown_be
             seen = (await kernel.stat("app/v2/config.json")).time_ns
             await kernel.cat("app/v2/config.json")
             assert (await kernel.stat("app/v2")).time_ns == seen > made
+
+    run(test)
+
+
+def test_access_is_what_the_mode_says() -> None:
+    async def test() -> None:
+        source = source_with("app:v1")
+        source.fail(ListingRefused("not for you"), "repositories")
+        async with mounted(source) as kernel:
+            access = kernel.filesystem.access
+            file, tag = (await kernel.walk("app/v1/digest")).ino, (await kernel.walk("app/v1")).ino
+            await access(file, 4)
+            await access(tag, 5)
+            with pytest.raises(ModeForbids):
+                await access(file, 1)
+            unknown = (await kernel.walk("library")).ino
+            await access(unknown, 1)
+            with pytest.raises(ModeForbids):
+                await access(unknown, 4)
+            for ino in (file, tag, unknown):
+                with pytest.raises(ReadOnly):
+                    await access(ino, 2)
 
     run(test)
 

@@ -179,5 +179,5 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
     errors.PluginError: _always(
         "See `regfs plugins` for the reason, and mend or remove that package with pip."
     ),
-    errors.MountError: _always("Do what the message says, then run the same `regfs mount` again."),
+    errors.MountError: _always("Do what the message says, then run the same `regfs` command again."),
 }

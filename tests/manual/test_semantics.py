@@ -18,10 +18,18 @@ from pathlib import Path
 
 import pytest
 
+from regfs.cache.memory import DEFAULT_CAPACITY
+from regfs.config import Settings
 from regfs.fuse.errnos import ERRNOS
+from regfs.manifest import MAX_MANIFEST
+from regfs.registry.paging import MAX_LISTING, MAX_PAGES
 from regfs.testing.behaviour import Behaviour, TagDelete
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import Image, make_artifact, make_image, make_index
+from regfs.tree.catalog import MAX_REPOSITORIES
+from regfs.tree.errorlog import KEEP_LINES
+from regfs.tree.taglists import MAX_TAGS
+from regfs.wrapping import GuardedSource
 from tests.support.mounts import Home, mounted, regfs_command
 from tests.support.needs import need_programs
 from tests.support.processes import free_port
@@ -256,11 +264,11 @@ def stalled(bench: Bench) -> Iterator[Place]:
 
 
 PLACES: Mapping[str, Callable[[Bench], AbstractContextManager[Place]]] = {
-    "a registry": on_docker,
+    "a registry": lambda bench: on_docker(bench, "--ttl", "60"),
     "a registry, --rw": lambda bench: on_docker(bench, "--rw", "--ttl", "2"),
     "a registry, --rw, deletion off": lambda bench: on_docker(bench, "--rw", delete=False),
     "a registry, --rw, tag_delete=native": lambda bench: on_docker(bench, "--rw", "-o", "tag_delete=native"),
-    "a registry, only=team/a*": lambda bench: on_docker(bench, "-o", "only=team/a*"),
+    "a registry, only=team/a*": lambda bench: on_docker(bench, "--ttl", "60", "-o", "only=team/a*"),
     "a registry that deletes tags, --rw": lambda bench: on_fake(
         bench, "--rw", behaviour=Behaviour(tag_delete=TagDelete.ACCEPTED)
     ),
@@ -303,6 +311,22 @@ def test_the_table_of_errors_is_the_one_that_programs_meet() -> None:
         if row.startswith("| E")
     ]
     assert dict(rows) == {_name(n): os.strerror(n) for n in ERRNOS.values()}
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    section = PAGE.read_text().partition("\n## Limits\n")[2]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in section.splitlines() if "|" in row][2:]
+    assert dict(rows) == {
+        "a manifest, a config": f"{MAX_MANIFEST >> 20} MiB",
+        "a page of a listing": f"{MAX_LISTING >> 20} MiB",
+        "tags of a repository": f"{MAX_TAGS:,}",
+        "repositories of a registry": f"{MAX_REPOSITORIES:,}",
+        "pages of a listing": f"{MAX_PAGES:,}",
+        "requests under way to a registry": f"{Settings().max_requests} (`-o max_requests=`)",
+        "calls under way to a registry": str(GuardedSource.IN_FLIGHT),
+        "kept manifests and configs": f"{DEFAULT_CAPACITY >> 20} MiB of memory",
+        "lines in `.regfs/errors`": str(KEEP_LINES),
+    }
 
 
 def _name(number: int) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Final
 
+from regfs.tree.bounded import keep
+
 KEEP_LINES: Final = 200
+TOLD_FOR: Final = 60.0
+"""Seconds for which a state that lasts is not told again."""
+
 _KEEP_OPEN: Final = 1024 * 1024
 
 
@@ -15,6 +21,14 @@ class ErrorLog:
     def __init__(self) -> None:
         self._data = bytearray()
         self._open = 0
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def add_state(self, where: str, what: str, time: float) -> None:
+        """Add a line on what is so for a while, unless it was told a moment ago: failures must not be pushed out by it."""
+        told = self._told.get((where, what))
+        if told is None or not 0 <= time - told < TOLD_FOR:
+            keep(self._told, (where, what), time, KEEP_LINES)
+            self.add(where, what, time)
 
     def add(self, where: str, what: str, time: float) -> None:
         """Add a line. ``time`` in seconds since 1970."""

@@ -457,7 +457,7 @@ class FileSystem:
     def _note_partial(self, node: Node) -> None:
         if isinstance(node, NameFolder) and node.full in node.registry.partial:
             reason = node.registry.partial[node.full]
-            self.errors.add(node.path() or "/", f"shown in part: {reason}", self._clock.time())
+            self.errors.add_state(node.path() or "/", f"shown in part: {reason}", self._clock.time())
 
     def _attributes(self, node: Node, known: tuple[int, float] | None = None) -> Attributes:
         """A node's attributes; ``known``: its time and how long its name holds, where those are at hand."""

@@ -598,6 +598,22 @@ def test_a_tags_time_is_the_images_once_its_config_was_read_and_no_time_shown_be
     run(test)
 
 
+def test_a_folder_known_in_part_is_told_of_once_a_minute_and_pushes_no_failure_out_of_the_log() -> None:
+    async def test() -> None:
+        source = source_with("app:v1")
+        source.fail(ListingRefused("not for you"), "repositories")
+        async with mounted(source) as kernel:
+            log = kernel.filesystem.errors
+            for _ in range(10):
+                await kernel.ls("app")
+            assert [line for line in log.lines() if "app: shown in part" in line] == log.lines()[-1:]
+            await trio.sleep(61)
+            await kernel.ls("app")
+            assert sum("app: shown in part" in line for line in log.lines()) == 2
+
+    run(test)
+
+
 def test_access_is_what_the_mode_says() -> None:
     async def test() -> None:
         source = source_with("app:v1")

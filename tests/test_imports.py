@@ -14,7 +14,18 @@ import pytest
 PRODUCT = Path(__file__).parent.parent / "regfs"
 
 GROUND = frozenset(
-    {"errors", "digest", "reference", "manifest", "connection", "ports", "wrapping", "advice", "fence", "redaction"}
+    {
+        "errors",
+        "digest",
+        "reference",
+        "manifest",
+        "connection",
+        "ports",
+        "wrapping",
+        "advice",
+        "fence",
+        "redaction",
+    }
 )
 """Floor 0: values and contracts, each a module."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -144,6 +145,7 @@ class Trees:
         """The tree that ``REGISTRY/PATH`` means, and the path in it; an empty text means all registries."""
         if not text.strip("/"):
             return await self._tree(None), ""
+        _refuse_mounted(text, self._connections)
         connection, rest = locate(text, self._connections)
         return await self._tree(connection), rest + "/" * (text.endswith("/") and bool(rest))
 
@@ -164,6 +166,20 @@ def run(work: Callable[[Trees], Awaitable[T]], **overrides: object) -> T:
             return await work(Trees(settings, connections, stack))
 
     return trio.run(whole)
+
+
+def _refuse_mounted(text: str, connections: Sequence[Connection]) -> None:
+    """Someone in a mount says `regfs ls team/app`: better told so than that there is no host `team`."""
+    from regfs.cli.mounts import mount_of
+    from regfs.connections import find_connection
+
+    host = text.partition("/")[0]
+    if host == "localhost" or "." in host.strip(".") or ":" in host or find_connection(text, connections):
+        return
+    if os.path.lexists(text) and mount_of(Path(os.path.realpath(text))) is not None:
+        raise Advised(
+            "this is a path in a mount", "Plain `ls`, `cat` and `stat` work on it; here it is REGISTRY/PATH."
+        )
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from regfs.cli.mounts import our_mounts
 from regfs.testing.images import make_image, make_index
-from tests.support.mounts import Home, Mount, mounted
+from tests.support.mounts import Home, Mount, mounted, regfs_command
 from tests.support.registry import DockerRegistry
 
 Registries = Callable[..., DockerRegistry]
@@ -137,6 +137,13 @@ def test_rm_through_a_mount_takes_a_tag_and_nothing_else(
     for path in ("team/app/v1/config.json", "team/app", f"team/app/.digests/{digest}", "team/app/v9"):
         assert home.regfs("rm", mount.path / path).returncode == 1, path
     assert registry.tags("team/app") == before
+
+
+@pytest.mark.parametrize("command", ["ls", "cat", "stat"])
+def test_a_path_in_a_mount_is_told_from_a_registrys(mount: Mount, home: Home, command: str) -> None:
+    done = mount.run([*regfs_command(), command, "team/app"])
+    assert done.returncode != 0
+    assert "this is a path in a mount" in done.stderr
 
 
 def test_a_dry_run_on_a_path_deletes_nothing(registry: DockerRegistry, mount: Mount, home: Home) -> None:

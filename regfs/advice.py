@@ -125,6 +125,9 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
     errors.Unsupported: _always(
         "This cannot be done here; `regfs plugins` shows which kinds of registry are installed, should another fit."
     ),
+    errors.WriteRefused: _always(
+        "Push and tag with another tool, such as `skopeo copy`; here nothing was changed."
+    ),
     errors.Refused: _always("Delete a whole tag with `rm -r TAG` or `regfs rm REF`; nothing was changed."),
     errors.DeletionDisabled: _deletion_disabled,
     errors.Moved: _always(

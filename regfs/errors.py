@@ -12,7 +12,8 @@ RegfsError
 ├── ReadOnly                    the mount is read-only
 ├── Unsupported                 this registry, or this version of regfs, has no such thing
 ├── Refused                     possible in principle, not permitted here
-│   └── DeletionDisabled        the registry's deletion switch is off
+│   ├── DeletionDisabled        the registry's deletion switch is off
+│   └── WriteRefused            a write that this version does not do
 ├── Moved                       the tag points elsewhere than the user saw
 │   └── HalfDeleted             a deletion by regfs is under way there, or was broken off
 ├── Overloaded                  too many calls already wait on this registry
@@ -101,6 +102,10 @@ class DeletionDisabled(Refused):
     def __init__(self, message: str, *, setting: str, registry: str = "", words: str = "") -> None:
         super().__init__(message, registry=registry, words=words)
         self.setting = setting
+
+
+class WriteRefused(Refused):
+    """A write that this version does not do: making, renaming, changing."""
 
 
 class Moved(RegfsError):

@@ -73,6 +73,14 @@ class Names:
         return self.children.get(path, {})
 
 
+class _Listing(Fetch[Sequence[str]]):
+    """The list of repositories on its way."""
+
+    def __init__(self, started: float, *, whole: bool) -> None:
+        super().__init__(started, whole=whole)
+        self.names = Names()
+
+
 class Catalog:
     """Fetches the list of repositories once for all who ask, and keeps it for its time.
 
@@ -87,7 +95,7 @@ class Catalog:
         self._names: Names | None = None
         self._age: Age | None = None
         self._refused: tuple[ListingRefused, float] | None = None
-        self._fetch: Fetch[Sequence[str]] | None = None
+        self._fetch: _Listing | None = None
         self._nursery: trio.Nursery | None = None
         self.proven = Names()
         """What was found by name, or is configured; it holds where no list can be had."""
@@ -130,34 +138,37 @@ class Catalog:
         fetch = self._begin()
         await fetch.done.wait()
         fetch.raise_error()
-        assert self._names is not None, "a fetch without an error leaves names"
-        return self._names
+        return fetch.names
 
     def forget(self) -> int:
-        """Forget the list, and a refusal; how many there were."""
+        """Forget the list, one on its way too, and a refusal; how many there were."""
         count = int(self._age is not None or self._refused is not None)
-        self._age = self._refused = None
+        self._age = self._refused = self._fetch = None
         return count
 
-    def _begin(self) -> Fetch[Sequence[str]]:
+    def _begin(self) -> _Listing:
         if self._fetch is None:
             assert self._nursery is not None, "start() comes first"
-            self._fetch = Fetch(self._clock.monotonic(), whole=True)
+            self._fetch = _Listing(self._clock.monotonic(), whole=True)
             self._nursery.start_soon(self._run, self._fetch)
         return self._fetch
 
-    async def _run(self, fetch: Fetch[Sequence[str]]) -> None:
-        names = Names()
+    async def _run(self, fetch: _Listing) -> None:
         try:
-            await fetch.run(self._pages, names.take, self._deadline, pause=self._deadline)
+            await fetch.run(self._pages, fetch.names.take, self._deadline, pause=self._deadline)
         finally:
             # No await from here to the end: who finds no fetch must find what it brought.
-            self._fetch = None
-            now = self._clock.monotonic()
-            if fetch.error is None:
-                self._names, self._age = names, Age(fetch.started, now)
-            elif isinstance(fetch.error, ListingRefused):
-                self._refused = fetch.error, now
+            self._landed(fetch)
+
+    def _landed(self, fetch: _Listing) -> None:
+        if self._fetch is not fetch:
+            return  # it was forgotten while it was on its way: only who asked before that may see it
+        self._fetch = None
+        now = self._clock.monotonic()
+        if fetch.error is None:
+            self._names, self._age = fetch.names, Age(fetch.started, now)
+        elif isinstance(fetch.error, ListingRefused):
+            self._refused = fetch.error, now
 
     def _pages(self) -> AsyncIterator[Sequence[str]]:
         lister = self._source.capability(ListsRepositories)

@@ -19,7 +19,7 @@ _RENEW_AT = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """When a listing was asked for and how long it took, in seconds of a monotonic clock.
+    """When a listing was asked for, and when it would have come had it not paused, in seconds of a monotonic clock.
 
     It may be as old as the larger of ``ttl`` and ten times what fetching it took: a listing that is slow to come
     must not be asked for all the time.
@@ -46,13 +46,17 @@ class Age:
 
 
 class Fetch(Generic[P]):
-    """One listing on its way. It can pause behind its first page, which already tells that the thing listed exists."""
+    """One listing on its way. It can pause behind its first page, which already tells that the thing listed exists.
+
+    ``paused`` is for how many seconds it did: they are no part of what fetching took.
+    """
 
     def __init__(self, started: float, *, whole: bool) -> None:
         self.started = started
         self.first = trio.Event()
         self.done = trio.Event()
         self.error: Exception | None = None
+        self.paused = 0.0
         self._whole = trio.Event()
         if whole:
             self._whole.set()
@@ -95,9 +99,11 @@ class Fetch(Generic[P]):
                 raise DeadlineExceeded(f"no page of the listing within {page_deadline:g} s") from None
             take(page)
             self.first.set()
+            since = trio.current_time()
             with trio.move_on_after(pause) as patience:
                 await self._whole.wait()
-            if patience.cancelled_caught:
+            self.paused += trio.current_time() - since
+            if patience.cancelled_caught and not self._whole.is_set():
                 raise Paused
 
     def raise_error(self) -> None:

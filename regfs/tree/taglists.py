@@ -50,6 +50,12 @@ class _Collected:
         self.facts.update((name, facts) for name, facts in page.facts.items() if name in self.names)
 
 
+class _Listing(Fetch[TagPage]):
+    """The tags of a repository on their way; ``result`` is there once it ended without an error."""
+
+    result: TagList
+
+
 class TagLists:
     """Fetches each repository's tags once for all who ask, and keeps them for their time."""
 
@@ -59,7 +65,7 @@ class TagLists:
         self._ttl = ttl
         self._deadline = deadline
         self._done: dict[str, TagList] = {}
-        self._fetches: dict[str, Fetch[TagPage]] = {}
+        self._fetches: dict[str, _Listing] = {}
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._birth: dict[str, int] = {}
@@ -105,7 +111,7 @@ class TagLists:
         fetch = self._fetch(repository, whole=True)
         await fetch.done.wait()
         fetch.raise_error()
-        return self._done[repository]
+        return fetch.result
 
     def ahead(self, repository: str) -> None:
         """Begin to fetch a listing that will be wanted."""
@@ -113,13 +119,19 @@ class TagLists:
             self._fetch(repository, whole=True)
 
     def forget(self, prefix: str = "") -> int:
-        """Forget the listings of ``prefix`` and below; how many there were."""
+        """Forget the listings of ``prefix`` and below, those on their way too; how many there were."""
         gone = [name for name in self._done if _is_below(name, prefix)]
         for name in gone:
             del self._done[name]
+        for name in [name for name in self._fetches if _is_below(name, prefix)]:
+            del self._fetches[name]
         for name in [name for name in self._absent if _is_below(name, prefix)]:
             del self._absent[name]
         return len(gone)
+
+    def is_there(self, repository: str) -> None:
+        """A repository was found: that it was absent before is forgotten."""
+        self._absent.pop(repository, None)
 
     def first_seen(self, repository: str, tag: str) -> int | None:
         """When the mount first saw a listed tag, in nanoseconds since 1970."""
@@ -129,18 +141,18 @@ class TagLists:
         if self.is_absent(repository):
             raise NotFound(f"there is no repository {repository}", registry=self._source.name)
 
-    def _fetch(self, repository: str, *, whole: bool) -> Fetch[TagPage]:
+    def _fetch(self, repository: str, *, whole: bool) -> _Listing:
         fetch = self._fetches.get(repository)
         if fetch is None:
             assert self._nursery is not None, "start() comes first"
-            fetch = Fetch(self._clock.monotonic(), whole=whole)
+            fetch = _Listing(self._clock.monotonic(), whole=whole)
             self._fetches[repository] = fetch
             self._nursery.start_soon(self._run, repository, fetch)
         elif whole:
             fetch.want_whole()
         return fetch
 
-    async def _run(self, repository: str, fetch: Fetch[TagPage]) -> None:
+    async def _run(self, repository: str, fetch: _Listing) -> None:
         collected = _Collected()
         try:
             await fetch.run(
@@ -151,23 +163,29 @@ class TagLists:
             )
         finally:
             # No await from here to the end: who finds no fetch must find what it brought.
-            del self._fetches[repository]
-            if fetch.error is None:
-                self._keep(repository, fetch.started, collected)
-            elif isinstance(fetch.error, NotFound):
-                self._done.pop(repository, None)
-                keep(self._absent, repository, fetch.started, _KEEP_ABSENT)
-                self.on_absent(repository)
+            self._landed(repository, fetch, collected)
 
-    def _keep(self, repository: str, started: float, collected: _Collected) -> None:
-        now = self._clock.monotonic()
-        tags = TagList(collected.names, collected.facts, Age(started, now), collected.dropped)
+    def _landed(self, repository: str, fetch: _Listing, collected: _Collected) -> None:
+        if fetch.error is None:
+            age = Age(fetch.started, self._clock.monotonic() - fetch.paused)
+            fetch.result = TagList(collected.names, collected.facts, age, collected.dropped)
+        if self._fetches.get(repository) is not fetch:
+            return  # it was forgotten while it was on its way: only who asked before that may see it
+        del self._fetches[repository]
+        if fetch.error is None:
+            self._keep(repository, fetch.result)
+        elif isinstance(fetch.error, NotFound):
+            self._done.pop(repository, None)
+            keep(self._absent, repository, fetch.started, _KEEP_ABSENT)
+            self.on_absent(repository)
+
+    def _keep(self, repository: str, tags: TagList) -> None:
         self._note_new(repository, tags)
-        self.dropped += collected.dropped
+        self.dropped += tags.dropped
         self._done[repository] = tags
         self._absent.pop(repository, None)
         if len(self._done) > _KEEP_LISTINGS:
-            self._prune(now)
+            self._prune(self._clock.monotonic())
         self.on_done(repository, tags)
 
     def _note_new(self, repository: str, tags: TagList) -> None:

@@ -91,7 +91,9 @@ class NameFolder(ManifestFolder):
     def holds_for(self) -> float:
         if not isinstance(self.role, Role):
             return 0.0
-        return self.registry.entry_left(self.repository if self.may_be_tag else "", self.name)
+        if self.may_be_tag:
+            return self.registry.entry_left(self.repository, self.name)
+        return self.registry.folder_left(self.full)
 
     # ── what it holds ──
 

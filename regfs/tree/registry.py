@@ -112,11 +112,13 @@ class Registry:
             return Answer.YES
         listed = self.tags.fresh(repository)
         if listed is not None:
-            dead = self.graves.is_dead(repository, tag, listed.age.started)
-            return Answer.YES if tag in listed.names and not dead else Answer.NO
+            return Answer.YES if self._is_listed(repository, tag, listed) else Answer.NO
         if self.contents.is_absent(repository, tag):
             return Answer.NO
         return Answer.NO if self.repository_answer(repository) is Answer.NO else Answer.UNKNOWN
+
+    def _is_listed(self, repository: str, tag: str, listed: TagList) -> bool:
+        return tag in listed.names and not self.graves.is_dead(repository, tag, listed.age.started)
 
     def repository_answer(self, path: str) -> Answer:
         """Whether ``path`` is a repository (one that is hidden is none)."""
@@ -157,24 +159,41 @@ class Registry:
         if namespace is Answer.YES:
             return Role.NAMESPACE
         answers = (tag, self.repository_answer(path), namespace)
-        return Answer.NO if all(answer is Answer.NO for answer in answers) else Answer.UNKNOWN
+        if any(answer is not Answer.NO for answer in answers) or self._unasked_hidden(path):
+            return Answer.UNKNOWN
+        return Answer.NO
 
     def entry_left(self, repository: str, name: str) -> float:
-        """For how many seconds what is known of a name holds; 0: nothing is known of it."""
-        now = self._clock.monotonic()
-        if self.graves.tombstone(repository, name) is not None or self.graves.lingers(
-            _join(repository, name)
-        ):
+        """For how many seconds what a name is known to be holds; 0: nothing is known of it."""
+        if self.graves.tombstone(repository, name) is not None:
             return 0.0
-        state = self.contents.state(repository, name)
-        listed, catalog = self.tags.fresh(repository), self.catalog.fresh()
-        left = [0.0]
-        if state is not None:
-            left.append(self.contents.left(state))
-        if listed is not None and name in listed.names:
-            left.append(listed.age.left(now, self._ttl))
-        if catalog is not None and self.catalog.age is not None:
-            left.append(self.catalog.age.left(now, self._ttl))
+        if self.tag_answer(repository, name) is not Answer.YES:
+            return self.folder_left(_join(repository, name))
+        listed = self.tags.fresh(repository)
+        listing_left = 0.0
+        if listed is not None and self._is_listed(repository, name, listed):
+            listing_left = self.listing_left(repository)
+        return max(self.manifest_left(repository, name), listing_left)
+
+    def manifest_left(self, repository: str, tag: str) -> float:
+        """For how many seconds more a tag may be shown to lead where it leads; 0: that is not known."""
+        state = self.contents.state(repository, tag)
+        if state is None or self.graves.is_dead(repository, tag, state.asked):
+            return 0.0
+        return self.contents.left(state)
+
+    def folder_left(self, path: str) -> float:
+        """For how many seconds more a repository or namespace may be shown as there; 0: that is not known."""
+        if self.graves.lingers(path):
+            return 0.0
+        left = [0.0 if self.graves.is_hidden(path) else self.listing_left(path)]
+        catalog, age = self.catalog.fresh(), self.catalog.age
+        if (
+            catalog is not None
+            and age is not None
+            and (path in catalog.repositories or catalog.leads_on(path))
+        ):
+            left.append(age.left(self._clock.monotonic(), self._ttl))
         return max(left)
 
     def listing_left(self, repository: str) -> float:
@@ -482,6 +501,7 @@ class Registry:
             self.catalog.proven.add_folder(namespace)
 
     def _prove(self, repository: str) -> None:
+        self.tags.is_there(repository)
         if not self.graves.is_hidden(repository):
             self.catalog.proven.add(repository)
 

@@ -89,6 +89,13 @@ class ManifestFolder(Folder):
             return STEADY if self.registry.contents.holds(self.repository, self.reference) else 0.0
         return self.registry.entry_left(self.repository, self.reference)
 
+    @property
+    def shows_for(self) -> float:
+        """For how many seconds its files may be believed to be those of the manifest that it shows."""
+        if isinstance(self.reference, Digest):
+            return self.holds_for
+        return self.registry.manifest_left(self.repository, self.reference)
+
     async def find(self, name: str) -> Node:
         if self.tag is not None:
             grave = self.registry.tombstone(self.repository, self.tag)
@@ -214,12 +221,23 @@ class ManifestChild(Node):
         return self.parent
 
     @property
+    def is_gone(self) -> bool:
+        """True where the tag was deleted a moment ago: the kernel may still know this name of it."""
+        tag = self.folder.tag
+        return tag is not None and self.folder.registry.tombstone(self.folder.repository, tag) is not None
+
+    def check_there(self) -> None:
+        """Raise NotFound where the tag was deleted a moment ago."""
+        if self.is_gone:
+            raise NotFound(f"{self.path()}: the tag has been deleted")
+
+    @property
     def time_ns(self) -> int:
         return self.folder.registry.times.of(self.folder.repository, self.folder.tag, self.manifest.digest)
 
     @property
     def holds_for(self) -> float:
-        return self.folder.holds_for
+        return self.folder.shows_for
 
     @property
     def is_steady(self) -> bool:
@@ -248,6 +266,7 @@ class PlainFile(ManifestChild):
         return len(self._data)
 
     async def content(self) -> bytes:
+        self.check_there()
         return self._data
 
 
@@ -283,6 +302,7 @@ class ConfigFile(ManifestChild):
         return 0.0 if self._descriptor is None else super().holds_for
 
     async def content(self) -> bytes:
+        self.check_there()
         await self.settle()
         return await self.folder.registry.contents.config(self.folder.repository, self.manifest)
 
@@ -310,20 +330,14 @@ class PlatformsFolder(ManifestChild, Folder):
     async def attribute(self, name: str) -> str:
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
 
-    @property
-    def _is_gone(self) -> bool:
-        """True where the tag was deleted a moment ago: the kernel still knows this folder, which now reads as empty."""
-        tag = self.folder.tag
-        return tag is not None and self.folder.registry.tombstone(self.folder.repository, tag) is not None
-
     async def find(self, name: str) -> Node:
         for platform, descriptor in self.manifest.platforms():
-            if platform == name and not self._is_gone:
+            if platform == name and not self.is_gone:
                 return self._link(platform, descriptor)
         raise NotFound(f"the index has no platform {name}")
 
     async def entries(self) -> Sequence[Node]:
-        if self._is_gone:
+        if self.is_gone:
             return []
         return [self._link(platform, descriptor) for platform, descriptor in self.manifest.platforms()]
 

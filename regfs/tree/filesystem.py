@@ -186,7 +186,7 @@ class FileSystem:
         with self._operation(folder, text):
             node = await self._find(folder, text)
             if self.settings.settle_at_lookup:
-                await node.settle()
+                await self._settle_new(node)
         self._inodes.remember(node)
         return self._attributes_in_passing(node)
 
@@ -196,6 +196,14 @@ class FileSystem:
         if isinstance(folder, NameFolder) and name in TAG_NAMES:
             self._walker.visited(folder)
         return await folder.find(name)
+
+    async def _settle_new(self, node: Node) -> None:
+        """Settle what was just found. A name that proves to be absent leaves nothing in its folder."""
+        try:
+            await node.settle()
+        except BaseException:
+            self._inodes.drop_if_unused(node)
+            raise
 
     def forget(self, pairs: Iterable[tuple[int, int]]) -> None:
         """The kernel forgets inodes: pairs of an inode and how many of its lookups are taken back."""
@@ -265,7 +273,10 @@ class FileSystem:
 
     def releasedir(self, handle: int) -> None:
         """The folder is closed."""
-        del self._handles[handle]
+        entries = self._handles.pop(handle)
+        if isinstance(entries, list):
+            for node in entries:
+                self._inodes.drop_if_unused(node)
 
     # ── files ──
 

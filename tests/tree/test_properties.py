@@ -1,0 +1,510 @@
+"""The tree against plain dicts: whatever happens, in whatever order, it shows what the registry had of late.
+
+Names are few, so that tags, nested repositories and a tag's own files bear the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+
+import trio
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from regfs.digest import Digest
+from regfs.errors import (
+    Moved,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    ReadOnly,
+    Refused,
+    RegfsError,
+    Unreachable,
+)
+from regfs.reference import is_component, is_tag
+from regfs.testing.images import Pushable, make_image, make_index
+from regfs.testing.memory import Abilities, MemorySource
+from regfs.tree.attributes import Attributes
+from tests.tree.kernel import Kernel, mounted
+
+TTL = 10.0
+LINGER = 60.0
+REPOS = ".repos"
+FILES = ("manifest.json", "digest", "config.json", "platforms")
+
+REPOSITORIES = ("a", "a/b", "a/digest", "b", "c/d", "manifest.json")
+TAGS = ("a", "b", "digest", "manifest.json", "V1")
+UNGRAMMATICAL = ("-x", "x y", ".hidden", "a/../b")
+IMAGES = tuple(make_image(f"properties {n}") for n in range(2))
+INDEX = make_index(seed="properties")
+PUSHED: tuple[Pushable, ...] = (*IMAGES, INDEX)
+CONTENTS = {
+    **{(image.digest, "config.json"): image.config.raw for image in IMAGES},
+    (INDEX.digest, "config.json"): INDEX.images[0].config.raw,
+    **{(what.digest, "digest"): f"{what.digest}\n".encode() for what in PUSHED},
+    **{(what.digest, "manifest.json"): what.manifest.raw for what in PUSHED},
+}
+"""What a tag's files hold, by where the tag leads."""
+PROBES = ("zz", "a/zz", "zz/a", "a/b/zz", "A", "a/b/c/d", ".git")
+
+never = float("-inf")
+State = Mapping[str, Mapping[str, Digest]]
+
+
+class CachingKernel(Kernel):
+    """A kernel that believes a name for as long as it was told to, as the real one does."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel.filesystem)
+        self._entries: dict[tuple[int, str], tuple[Attributes, float]] = {}
+        self.filesystem.invalidate = lambda parent, name: self.drop(parent, name.decode())
+
+    def drop(self, parent: int, name: str) -> None:
+        """Believe a name no longer."""
+        self._entries.pop((parent, name), None)
+
+    async def lookup(self, parent: int, name: str) -> Attributes:
+        known = self._entries.get((parent, name))
+        if known is not None and trio.current_time() < known[1]:
+            return known[0]
+        found = await super().lookup(parent, name)
+        self._believe(parent, name, found)
+        return found
+
+    async def readdir(self, ino: int) -> list[tuple[str, Attributes]]:
+        entries = await super().readdir(ino)
+        for name, attributes in entries:
+            self._believe(ino, name, attributes)
+        return entries
+
+    def _believe(self, parent: int, name: str, attributes: Attributes) -> None:
+        self._entries[parent, name] = attributes, trio.current_time() + attributes.entry_timeout
+
+    async def remove(self, folder: int, name: str, how: Callable[[int, bytes], Awaitable[None]]) -> None:
+        """unlink or rmdir: the name is forgotten where that worked."""
+        await self.lookup(folder, name)
+        await how(folder, name.encode())
+        self.drop(folder, name)
+
+    async def rm(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        await self.remove((await self.walk(parent)).ino, name, self.filesystem.unlink)
+
+    async def rmdir(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        await self.remove((await self.walk(parent)).ino, name, self.filesystem.rmdir)
+
+    def forget_from(self, ino: int) -> None:
+        """Forget all inodes from ``ino`` on: children are numbered after their parents, so none is left without one."""
+        gone = {number: self.lookups.pop(number) for number in list(self.lookups) if number >= ino}
+        self._entries = {
+            (parent, name): known
+            for (parent, name), known in self._entries.items()
+            if parent not in gone and known[0].ino not in gone
+        }
+        self.filesystem.forget(sorted(gone.items(), reverse=True))
+
+
+@dataclass
+class Version:
+    """What the registry had, from the moment ``since`` until ``until``."""
+
+    content: State
+    since: float
+    until: float = float("inf")
+
+
+@dataclass
+class World:
+    """A registry in memory, a mount of it, and all that it ever had."""
+
+    source: MemorySource
+    kernel: CachingKernel
+    writable: bool
+    slow: Mapping[str, float]
+    versions: list[Version] = field(default_factory=lambda: [Version({}, never)])
+    deaths: dict[tuple[str, str], float] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    refreshed: float = never
+
+    # ── the model ──
+
+    def changed(self) -> None:
+        """The registry's content is now another."""
+        now = trio.current_time()
+        self.versions[-1].until = now
+        self.versions.append(Version(self.source.content(), now))
+
+    def untouched(self) -> None:
+        """The registry's content is what it was: nothing was deleted that was not named."""
+        assert self.source.content() == self.versions[-1].content
+
+    @property
+    def limit(self) -> float:
+        """The age of the oldest answer that may be shown."""
+        return max(TTL, 10 * max(self.slow.values(), default=0.0))
+
+    def recent(self, asked: float) -> Iterator[State]:
+        """What the registry had of late, without what this mount had deleted by then."""
+        for version in self.versions:
+            if version.until >= max(asked - self.limit, self.refreshed):
+                yield {
+                    repository: {
+                        tag: digest
+                        for tag, digest in tags.items()
+                        if is_tag(tag) and self.deaths.get((repository, tag), never) < version.until
+                    }
+                    for repository, tags in version.content.items()
+                }
+
+    def tags_of(self, repository: str, asked: float) -> list[Mapping[str, Digest] | None]:
+        """A repository's tags of late; None: there was no such repository."""
+        return [content.get(repository) for content in self.recent(asked)]
+
+    def may_hide(self, repository: str, asked: float) -> bool:
+        """Whether a repository may be left out: this mount emptied or removed it, and it was empty of late."""
+        mine = repository in self.removed or any(name == repository for name, _ in self.deaths)
+        return mine and any(not tags for tags in self.tags_of(repository, asked))
+
+    def nested(self, path: str, asked: float) -> list[set[str]]:
+        """What may be listed in a folder beside its tags."""
+        found = []
+        for content in self.recent(asked):
+            below = [name for name in content if name.startswith(f"{path}/") or not path]
+            sure = {_next(path, name) for name in below if not self.may_hide(name, asked)}
+            maybe = {_next(path, name) for name in below} - sure
+            found += list(_between(sure, maybe))
+        return found
+
+    def may_be_tag(self, path: str, asked: float) -> bool:
+        """Whether a path may be a tag's folder: then what is in it are that tag's files."""
+        repository, _, tag = path.rpartition("/")
+        known = any(tag in content.get(repository, {}) for content in self.recent(asked))
+        return known or self.buried(repository, tag)
+
+    def buried(self, repository: str, tag: str) -> bool:
+        """Whether a tag that this mount deleted may still resolve, as what was deleted."""
+        return trio.current_time() - self.deaths.get((repository, tag), never) <= LINGER + 1
+
+    def failures(self) -> int:
+        """How many injected failures are still to come."""
+        return sum(rule.times or 0 for rule in self.source._rules)
+
+
+def _next(path: str, name: str) -> str:
+    return name[len(path) :].lstrip("/").partition("/")[0]
+
+
+def _between(sure: set[str], maybe: set[str]) -> Iterator[set[str]]:
+    options = sorted(maybe)
+    for size in range(len(options) + 1):
+        for chosen in combinations(options, size):
+            yield sure | set(chosen)
+
+
+def folder_of(repository: str) -> str:
+    """A repository's path, whatever tags bear the names on the way."""
+    return repository.replace("/", f"/{REPOS}/")
+
+
+# ── what happens ──
+
+Step = Callable[[World], Awaitable[None]]
+
+
+async def push(world: World, repository: str, tag: str, number: int) -> None:
+    """Somebody else pushes, or takes a tag away."""
+    if number < len(PUSHED):
+        world.source.push(repository, tag, PUSHED[number])
+    elif tag in world.source.content().get(repository, {}):
+        world.source.remove_tag(repository, tag)
+    world.changed()
+
+
+async def list_tags(world: World, repository: str, _tag: str, _number: int) -> None:
+    """The tags alone are those of one moment of late."""
+    asked = trio.current_time()
+    shown = await outcome(world, lambda: world.kernel.ls(f"{folder_of(repository)}/.tags"))
+    possible = world.tags_of(repository, asked)
+    if isinstance(shown, NotFound):
+        assert None in possible or world.may_hide(repository, asked), possible
+    elif shown is not None:
+        assert isinstance(shown, list), shown
+        assert set(shown) in [set(tags or ()) for tags in possible], (shown, possible)
+
+
+async def list_all(world: World, repository: str, _tag: str, number: int) -> None:
+    """A folder lists the tags of a moment, the nested repositories of a moment, and `.repos` where they share a name."""
+    path = repository if number else repository.rpartition("/")[0]
+    asked = trio.current_time()
+    left = world.failures()
+    shown = await outcome(world, lambda: world.kernel.ls(folder_of(path)))
+    tags_then = [set(tags or ()) for tags in world.tags_of(path, asked)]
+    nested_then = world.nested(path, asked)
+    if shown is None:
+        return
+    if isinstance(shown, NotFound):
+        assert path
+        assert set() in nested_then, nested_then
+        assert None in world.tags_of(path, asked) or world.may_hide(path, asked)
+        return
+    assert isinstance(shown, list), shown
+    assert len(shown) == len(set(shown)), shown
+    assert all(name == REPOS or is_tag(name) or is_component(name) for name in shown)
+    if world.failures() == left and not is_partial(world, path):
+        possible = [
+            tags | nested | ({REPOS} if tags & nested else set())
+            for tags in tags_then
+            for nested in nested_then
+        ]
+        assert set(shown) in possible, (shown, possible)
+
+
+def is_partial(world: World, path: str) -> bool:
+    """Whether a folder says that it does not show all."""
+    registry = world.kernel.filesystem.registries["memory"]
+    return path in registry.partial
+
+
+async def read(world: World, repository: str, tag: str, number: int) -> None:
+    """A tag's files tell where it led at a moment of late."""
+    asked = trio.current_time()
+    path = f"{folder_of(repository)}/.tags/{tag}"
+    name = ("digest", "manifest.json", "config.json")[number % 3]
+    shown = await outcome(world, lambda: world.kernel.cat(f"{path}/{name}"))
+    possible = [(tags or {}).get(tag) for tags in world.tags_of(repository, asked)]
+    if isinstance(shown, NotFound):
+        assert None in possible or world.buried(repository, tag), possible
+    elif shown is not None:
+        assert isinstance(shown, bytes), shown
+        assert shown in [CONTENTS[digest, name] for digest in possible if digest is not None], possible
+
+
+async def look(world: World, repository: str, tag: str, number: int) -> None:
+    """Whether a name is there at all, as tag, repository or namespace."""
+    path = f"{repository}/{tag}" if number else repository
+    parent, _, name = path.rpartition("/")
+    asked = trio.current_time()
+    there = await outcome(world, lambda: world.kernel.exists(path))
+    recent = list(world.recent(asked))
+    tag_then = [name in content.get(parent, {}) for content in recent]
+    repository_then = [path in content for content in recent]
+    above_then = [any(other.startswith(f"{path}/") for other in content) for content in recent]
+    hides = world.may_hide(path, asked) or any(
+        world.may_hide(other, asked)
+        for content in recent
+        for other in content
+        if other.startswith(f"{path}/")
+    )
+    within = world.may_be_tag(parent, asked)
+    if there is True:
+        lingers = world.buried(parent, name) or hides or (within and name in FILES)
+        assert any(tag_then) or any(repository_then) or any(above_then) or lingers, path
+    elif there is False and not within:
+        assert not all(tag_then), path
+        assert hides or not (all(repository_then) or all(above_then)), path
+
+
+async def probe(world: World, _repository: str, _tag: str, number: int) -> None:
+    """Asking for what is not there shows nothing, and leaves nothing (which the listings are held to)."""
+    path = PROBES[number % len(PROBES)]
+    assert await outcome(world, lambda: world.kernel.exists(path)) is not True
+
+
+async def delete(world: World, repository: str, tag: str, number: int) -> None:
+    """`rm -r` of a tag, or `rm` of its manifest: that tag goes and no other, or the refusal has its reason."""
+    asked = trio.current_time()
+    possible = [(tags or {}).get(tag) for tags in world.tags_of(repository, asked)]
+    path = f"{folder_of(repository)}/.tags/{tag}"
+    kernel = world.kernel
+    buried = world.buried(repository, tag)
+    before = world.source.content()
+    failed: RegfsError | None = None
+    left = world.failures()
+    try:
+        await (kernel.rm_r(path) if number % 2 else kernel.rm(f"{path}/manifest.json"))
+    except RegfsError as error:
+        failed = error
+    after = world.source.content()
+    if after != before:
+        assert world.writable
+        assert after == {
+            name: {t: d for t, d in tags.items() if (name, t) != (repository, tag)}
+            for name, tags in before.items()
+        }
+        world.changed()
+        world.deaths[repository, tag] = trio.current_time()
+        await trio.sleep(0.001)
+        shown = await outcome(world, lambda: kernel.ls(f"{folder_of(repository)}/.tags"))
+        assert shown is None or (isinstance(shown, list) and tag not in shown), shown
+    elif failed is None:
+        assert buried, "a removal that removed nothing"
+    if isinstance(failed, ReadOnly):
+        assert not world.writable
+    elif isinstance(failed, Moved):
+        assert len(set(possible) - {None}) > 1, possible
+    elif isinstance(failed, NotFound):
+        assert None in possible or buried, possible
+    elif failed is not None:
+        assert isinstance(failed, Unreachable), failed
+        assert world.failures() < left
+
+
+async def rmdir(world: World, repository: str, tag: str, number: int) -> None:
+    """rmdir never deletes anything that holds something."""
+    path = f"{repository}/{tag}" if number else repository
+    asked = trio.current_time()
+    result = await outcome(world, lambda: world.kernel.rmdir(path))
+    world.untouched()
+    if isinstance(result, RegfsError):
+        assert isinstance(result, NotEmpty | NotFound | Refused | ReadOnly | NotADirectory), result
+        assert isinstance(result, ReadOnly) == (not world.writable) or isinstance(result, NotFound)
+    else:
+        parent, _, name = path.rpartition("/")
+        empty = any(not content.get(path) for content in world.recent(asked))
+        assert empty or world.buried(parent, name) or world.may_be_tag(parent, asked)
+        world.removed.add(path)
+
+
+async def fail(world: World, _repository: str, _tag: str, number: int) -> None:
+    """The registry is away for a call or two."""
+    method = ("tags", "manifest", "repositories", "delete_tag", "blob", None)[number % 6]
+    world.source.fail(Unreachable("the test says so"), method, times=1 + number % 2)
+
+
+async def wait(_world: World, _repository: str, _tag: str, number: int) -> None:
+    """Time passes."""
+    await trio.sleep((0.5, 4.0, 7.5, 9.9, 11.0, 35.0, 61.0)[number % 7])
+
+
+async def forget(world: World, _repository: str, _tag: str, number: int) -> None:
+    """The kernel forgets what it saw of late, or all."""
+    world.kernel.forget_from((2, 5, 9, 20)[number % 4])
+
+
+async def refresh(world: World, _repository: str, _tag: str, _number: int) -> None:
+    """Somebody has the mount look anew: from now on it shows nothing that is older."""
+    world.kernel.filesystem.refresh()
+    world.refreshed = trio.current_time()
+
+
+async def outcome(world: World, ask: Callable[[], Awaitable[object]]) -> object:
+    """What an operation gives or raises; None where it met a failure that the test injected."""
+    left = world.failures()
+    try:
+        found = await ask()
+    except Unreachable:
+        assert world.failures() < left, "a failure that was over is met again"
+        return None
+    except RegfsError as error:
+        return error
+    return found
+
+
+OPERATIONS = (
+    *[push] * 4, list_tags, list_tags, list_all, list_all, read, read, look, look, probe, delete, delete, rmdir,
+    wait, wait, fail, forget, refresh,
+)  # fmt: skip
+
+Steps = list[tuple[Callable[[World, str, str, int], Awaitable[None]], str, str, int]]
+
+
+@st.composite
+def some_steps(draw: st.DrawFn) -> Steps:
+    """Steps about a few of the names: what goes wrong takes several steps about the same one."""
+    repositories = draw(st.lists(st.sampled_from(REPOSITORIES), min_size=1, max_size=3, unique=True))
+    tags = draw(st.lists(st.sampled_from(TAGS), min_size=1, max_size=2, unique=True))
+    step = st.tuples(
+        st.sampled_from(OPERATIONS), st.sampled_from(repositories), st.sampled_from(tags), st.integers(0, 6)
+    )
+    return draw(st.lists(step, min_size=5, max_size=50))
+
+
+async def settled(world: World) -> None:
+    """Once all is quiet, the mount shows just what there is; once all is forgotten, it holds nothing but its root."""
+    world.source.clear()
+    world.kernel.forget_from(2)
+    assert world.kernel.filesystem.statfs().files == 1
+    await trio.sleep(world.limit + LINGER + 1)
+    for repository, tags in world.source.content().items():
+        shown = await outcome(world, partial(world.kernel.ls, f"{folder_of(repository)}/.tags"))
+        expected = {tag for tag in tags if is_tag(tag)}
+        if expected:
+            assert isinstance(shown, list)
+            assert set(shown) == expected
+        else:
+            assert shown == [] or (
+                isinstance(shown, NotFound) and world.may_hide(repository, trio.current_time())
+            )
+    assert set(await world.kernel.ls()) in world.nested("", trio.current_time())
+    world.kernel.forget_from(2)
+    assert world.kernel.filesystem.statfs().files == 1
+
+
+A_MOVED_TAG: Steps = [
+    (push, "a", "a", 0), (read, "a", "a", 0), (push, "a", "a", 1), (wait, "a", "a", 2),
+    (list_tags, "a", "a", 0), (read, "a", "a", 1), (wait, "a", "a", 2), (read, "a", "a", 1),
+]  # fmt: skip
+A_VANISHED_TAG: Steps = [
+    (push, "a", "a", 0), (look, "a", "a", 1), (push, "a", "a", 6), (wait, "a", "a", 2),
+    (list_all, "", "a", 0), (look, "a", "a", 1), (wait, "a", "a", 2), (look, "a", "a", 1),
+]  # fmt: skip
+A_REFRESH: Steps = [
+    (look, "a", "a", 0),
+    (push, "a", "a", 0),
+    (refresh, "a", "a", 0),
+    (list_tags, "a", "a", 0),
+]
+A_PAUSE: Steps = [(look, "a", "a", 0), (wait, "a", "a", 3), (list_tags, "a", "a", 0), (push, "a", "a", 0)]
+A_PUSH_MEANWHILE: Steps = [
+    (push, "c/d", "b", 0), (list_tags, "c/d", "b", 0), (push, "c/d", "a", 0), (delete, "c/d", "b", 1),
+    (list_all, "c/d", "a", 1), (wait, "c/d", "a", 4), (list_all, "c/d", "a", 1),
+]  # fmt: skip
+
+
+@example(steps=A_MOVED_TAG, writable=False, settle=False, metered=False, slow={})
+@example(steps=A_VANISHED_TAG, writable=False, settle=False, metered=False, slow={})
+@example(steps=A_REFRESH, writable=False, settle=False, metered=False, slow={})
+@example(steps=A_PAUSE, writable=False, settle=False, metered=False, slow={})
+@example(steps=A_PUSH_MEANWHILE, writable=True, settle=True, metered=False, slow={})
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(
+    steps=some_steps(),
+    writable=st.booleans(),
+    settle=st.booleans(),
+    metered=st.booleans(),
+    slow=st.dictionaries(
+        st.sampled_from(["tags", "repositories", "manifest"]), st.sampled_from([0.3, 1.5, 2.5]), max_size=2
+    ),
+)
+def test_the_tree_shows_what_the_registry_had_of_late_and_deletes_what_is_named(
+    steps: Steps,
+    writable: bool,
+    settle: bool,
+    metered: bool,
+    slow: dict[str, float],
+) -> None:
+    async def main() -> None:
+        source = MemorySource(abilities=Abilities(metered=metered))
+        for method, seconds in slow.items():
+            source.delay(seconds, method)
+        async with mounted(source, writable=writable, settle_at_lookup=writable or settle, ttl=TTL) as kernel:
+            world = World(source, CachingKernel(kernel), writable, slow)
+            source.push("a", ["V1", *UNGRAMMATICAL], PUSHED[0])
+            world.changed()
+            for step, repository, tag, number in steps:
+                await trio.sleep(0.01)
+                await step(world, repository, tag, number)
+                world.untouched()
+            await settled(world)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

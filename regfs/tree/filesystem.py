@@ -19,8 +19,8 @@ from regfs.errors import (
     ModeForbids,
     NotFound,
     ReadOnly,
-    Refused,
     RegfsError,
+    WriteRefused,
 )
 from regfs.ports import Clock, ContentStore, Counts, Metered, Source
 from regfs.reference import connection_name
@@ -327,7 +327,9 @@ class FileSystem:
         """Refuse what this version does not do: ReadOnly, or Refused with a line in ``.regfs/errors``."""
         with self._operation(self._inodes[ino], "" if name is None else _decoded(name)):
             self._need_writable()
-            raise Refused(f"{what} is not possible yet: in this version --rw deletes tags and nothing else")
+            raise WriteRefused(
+                f"{what} is not possible yet: in this version --rw deletes tags and nothing else"
+            )
 
     def _need_writable(self) -> None:
         if not self.settings.writable:

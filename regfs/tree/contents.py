@@ -111,6 +111,11 @@ class Contents:
         seen = {s.descriptor.digest: None for (name, _), s in self._tags.items() if name == repository}
         return list(seen)
 
+    @property
+    def has_seen_tags(self) -> bool:
+        """Say whether it is, or was, known of any tag where it points."""
+        return bool(self._tags)
+
     def was_seen(self, repository: str, tag: str) -> bool:
         """Say whether it is, or was, known where a tag points."""
         return (repository, tag) in self._tags

@@ -35,8 +35,8 @@ class NameFolder(ManifestFolder):
         parent: Node | None,
         name: str,
         registry: Registry,
-        *,
         repository: str = "",
+        *,
         may_be_tag: bool = True,
     ) -> None:
         super().__init__(parent, name, registry, repository, name, "..")  # type: ignore[arg-type]  # the root has no parent
@@ -99,7 +99,7 @@ class NameFolder(ManifestFolder):
 
     async def find(self, name: str) -> Node:
         if name in (DIGESTS, TAGS, REPOS):
-            return self._beside(name)
+            return self.beside(name)
         if self._is_tombstone or self._is_known_tag:
             return await super().find(name)
         if self.may_be_tag and name in TAG_NAMES and self._could_be_tag:
@@ -122,7 +122,8 @@ class NameFolder(ManifestFolder):
     def _could_be_tag(self) -> bool:
         return self.registry.tag_answer(self.repository, self.name) is not Answer.NO
 
-    def _beside(self, name: str) -> Node:
+    def beside(self, name: str) -> Node:
+        """One of the folders that stand beside the names: ``.digests``, ``.tags``, ``.repos``. Raises NotFound."""
         if not self.full:
             raise NotFound(f"the root of a registry has no {name}")
         kind = {DIGESTS: DigestsFolder, TAGS: TagsFolder, REPOS: ReposFolder}[name]
@@ -167,10 +168,6 @@ class NameFolder(ManifestFolder):
         if shared:
             names = [*names, REPOS]
         return Listed(self, names, frozenset(listing.nested))
-
-    def listed(self, name: str) -> Node:
-        """The node of a name that `entries` lists."""
-        return self._beside(name) if name == REPOS else self.named(name)
 
     # ── removing ──
 
@@ -236,6 +233,7 @@ class Listed(Sequence[Node]):
 
     def __init__(self, folder: NameFolder, names: Sequence[str], nested: frozenset[str]) -> None:
         self._folder = folder
+        self._full = folder.full
         self._names = names
         self._nested = nested
 
@@ -248,19 +246,32 @@ class Listed(Sequence[Node]):
     def __getitem__(self, place: slice) -> Sequence[Node]: ...
     def __getitem__(self, place: int | slice) -> Node | Sequence[Node]:
         if isinstance(place, slice):
-            return [self._folder.listed(name) for name in self._names[place]]
-        return self._folder.listed(self._names[place])
+            return [self._node(name) for name in self._names[place]]
+        return self._node(self._names[place])
+
+    def _node(self, name: str) -> Node:
+        folder = self._folder
+        if name == REPOS:
+            return folder.beside(name)
+        children = folder.children
+        known = children.get(name) if children is not None else None
+        return known or folder.child(name, lambda: NameFolder(folder, name, folder.registry, self._full))
 
     def stretch(self) -> Callable[[Node], tuple[int, float] | None]:
         """A function that gives a tag's time and how long its name holds; None: the node itself must be asked."""
-        folder, registry = self._folder, self._folder.registry
-        holds_for = registry.listing_left(folder.full)
-        times = registry.listed_times(folder.full)
+        registry = self._folder.registry
+        holds_for = registry.listing_left(self._full)
+        others = self._nested | {REPOS}
+        if holds_for <= 0:
+            return lambda _node: None
+        time_of_all = registry.time_of_all(self._full)
+        if time_of_all is not None:
+            same = (time_of_all, holds_for)
+            return lambda node: None if node.name in others else same
+        times = registry.listed_times(self._full)
 
         def of(node: Node) -> tuple[int, float] | None:
-            if holds_for <= 0 or node.name in self._nested or node.name == REPOS:
-                return None
-            time_ns = times(node.name)
+            time_ns = None if node.name in others else times(node.name)
             return None if time_ns is None else (time_ns, holds_for)
 
         return of

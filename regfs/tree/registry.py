@@ -201,6 +201,18 @@ class Registry:
         listed = self.tags.fresh(repository)
         return 0.0 if listed is None else listed.age.left(self._clock.monotonic(), self._ttl)
 
+    def time_of_all(self, repository: str) -> int | None:
+        """The time of every tag of a listing, where nothing but its names is known and all came with the first one."""
+        listed = self.tags.fresh(repository)
+        if (
+            listed is None
+            or listed.facts
+            or self.graves.has_deleted(repository)
+            or self.contents.has_seen_tags
+        ):
+            return None
+        return self.tags.first_seen_all(repository)
+
     def listed_times(self, repository: str) -> Callable[[str], int | None]:
         """A function that gives the time of a tag of which nothing but its name is known, and None of another."""
         listed = self.tags.fresh(repository)

@@ -69,7 +69,7 @@ class TagLists:
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._birth: dict[str, int] = {}
-        self._since: dict[tuple[str, str], int] = {}
+        self._since: dict[str, dict[str, int]] = {}
         self.dropped = 0
         self.on_done: Callable[[str, TagList], None] = lambda _repository, _tags: None
         self.on_absent: Callable[[str], None] = lambda _repository: None
@@ -133,9 +133,13 @@ class TagLists:
         """A repository was found: that it was absent before is forgotten."""
         self._absent.pop(repository, None)
 
+    def first_seen_all(self, repository: str) -> int | None:
+        """When the mount first saw the listing, where no tag has come to it since."""
+        return None if self._since.get(repository) else self._birth.get(repository)
+
     def first_seen(self, repository: str, tag: str) -> int | None:
         """When the mount first saw a listed tag, in nanoseconds since 1970."""
-        return self._since.get((repository, tag), self._birth.get(repository))
+        return self._since.get(repository, {}).get(tag, self._birth.get(repository))
 
     def _raise_absent(self, repository: str) -> None:
         if self.is_absent(repository):
@@ -194,8 +198,10 @@ class TagLists:
             self._birth[repository] = wall
             return
         before = self._done.get(repository)
-        for name in tags.names.keys() - (before.names.keys() if before else tags.names.keys()):
-            self._since[repository, name] = wall
+        known = before.names.keys() if before is not None else tags.names.keys()
+        late = {n: since for n, since in self._since.get(repository, {}).items() if n in tags.names}
+        late.update(dict.fromkeys(tags.names.keys() - known, wall))
+        self._since[repository] = late
 
     def _prune(self, now: float) -> None:
         for name in [n for n, tags in self._done.items() if not tags.age.is_fresh(now, self._ttl)]:

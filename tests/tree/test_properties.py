@@ -188,12 +188,17 @@ async def rmdir(world: World, repository: str, tag: str, number: int) -> None:
     """rmdir never deletes anything that holds something."""
     path = f"{repository}/{tag}" if number else repository
     asked = trio.current_time()
-    result = await outcome(world, lambda: world.kernel.rmdir(path))
+
+    async def remove() -> bool:
+        await world.kernel.rmdir(path)
+        return True
+
+    result = await outcome(world, remove)
     world.untouched()
     if isinstance(result, RegfsError):
         assert isinstance(result, NotEmpty | NotFound | Refused | ReadOnly | NotADirectory), result
         assert isinstance(result, ReadOnly) == (not world.writable) or isinstance(result, NotFound)
-    else:
+    elif result is True:
         parent, _, name = path.rpartition("/")
         empty = any(not content.get(path) for content in world.recent(asked))
         assert empty or world.buried(parent, name) or world.may_be_tag(parent, asked)

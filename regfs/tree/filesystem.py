@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import trio
 
@@ -22,15 +22,17 @@ from regfs.errors import (
     RegfsError,
     WriteRefused,
 )
-from regfs.ports import Clock, ContentStore, Counts, Metered, Source
-from regfs.reference import connection_name
+from regfs.ports import Clock, ContentStore, Source
 from regfs.tree import own
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
 from regfs.tree.errorlog import ErrorLog
 from regfs.tree.inodes import ROOT, Inodes
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
-from regfs.tree.nodes import BrokenFolder, Folder, Link, Node
+from regfs.tree.nodes import BrokenFolder, Folder, Node
+from regfs.tree.opened import Bytes, Opened
 from regfs.tree.registry import Registry
+from regfs.tree.roots import ConnectionsRoot
+from regfs.tree.status import counters, describe
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder
 from regfs.tree.walker import Walker
 
@@ -56,57 +58,6 @@ class TreeSettings:
     call_deadline: float = 30.0
 
 
-class _Content(Protocol):
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-_Opened = _Content | Sequence[Node] | RegistryRoot
-
-
-class _Bytes:
-    """An open file's bytes: one version to its end, whatever is pushed meanwhile."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._data[offset : offset + size]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class ConnectionsRoot(Folder):
-    """The root of a mount with one folder a connection. An address leads to its connection's folder, as a link."""
-
-    __slots__ = ("_born", "on_use", "shown")
-
-    def __init__(self, born: int, on_use: Callable[[], None]) -> None:
-        super().__init__(None, "")
-        self.shown: dict[str, tuple[Folder, Connection]] = {}
-        self.on_use = on_use
-        self._born = born
-
-    @property
-    def time_ns(self) -> int:
-        return self._born
-
-    async def find(self, name: str) -> Node:
-        self.on_use()
-        if name in self.shown:
-            return self.shown[name][0]
-        for folder, connection in self.shown.values():
-            if name in (connection.address, connection_name(connection.address)):
-                return self.child(name, lambda to=folder.name: Link(self, name, to, 0.0))  # type: ignore[misc]
-        raise NotFound(f"there is no connection {name[:80]}")
-
-    async def entries(self) -> Sequence[Node]:
-        self.on_use()
-        return [folder for folder, _ in self.shown.values()]
-
-
 class FileSystem:
     """What a mount shows, operation by operation. Everything it raises is one of `regfs.errors`."""
 
@@ -122,7 +73,7 @@ class FileSystem:
         self._born = int(clock.time() * 1e9)
         self._nursery: trio.Nursery | None = None
         self._walker = Walker()
-        self._handles: dict[int, _Opened] = {}
+        self._handles: dict[int, Opened] = {}
         self._next_handle = 1
         self._refreshed = (0, 0, 0.0)
         self._root: Folder = ConnectionsRoot(self._born, lambda: self.on_root_use())
@@ -291,7 +242,7 @@ class FileSystem:
         with self._operation(node):
             content = await node.content()
         steady = node.is_steady
-        return OpenFile(self._handle(_Bytes(content)), direct_io=not steady, keep_cache=steady)
+        return OpenFile(self._handle(Bytes(content)), direct_io=not steady, keep_cache=steady)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end."""
@@ -417,31 +368,15 @@ class FileSystem:
             "ttl": self.settings.ttl,
             "single": self.settings.single,
             "inodes": len(self._inodes),
-            "registries": [self._registry_status(registry) for registry in self.registries.values()],
+            "registries": [
+                describe(registry, self.facts(registry.name)) for registry in self.registries.values()
+            ],
             "errors": self.errors.lines()[-5:],
         }
 
-    def _registry_status(self, registry: Registry) -> dict[str, object]:
-        metered = registry.source.capability(Metered)
-        return {
-            "name": registry.name,
-            "address": registry.connection.address,
-            "reference": registry.source.name,
-            "provider": registry.connection.provider,
-            **self.facts(registry.name),
-            "partial": dict(registry.partial),
-            "dropped_names": registry.tags.dropped + registry.catalog.dropped,
-            "quota": dict(metered.quota()) if metered is not None else {},
-            "counters": self._counters(registry),
-        }
-
-    def _counters(self, registry: Registry) -> dict[str, int]:
-        counts = registry.source.capability(Counts)
-        return dict(counts.counters()) if counts is not None else {}
-
     def _own_files(self) -> dict[str, Callable[[Node, str], Node]]:
         def metrics() -> str:
-            return own.as_metrics({r.name: self._counters(r) for r in self.registries.values()})
+            return own.as_metrics({r.name: counters(r) for r in self.registries.values()})
 
         return {
             "README": lambda parent, name: own.Snapshot(parent, name, lambda: own.README),
@@ -502,7 +437,7 @@ class FileSystem:
             return 0o755 if self.settings.writable else 0o555
         return 0o644 if self.settings.writable else 0o444
 
-    def _handle(self, content: _Opened) -> int:
+    def _handle(self, content: Opened) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = content

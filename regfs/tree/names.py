@@ -9,9 +9,10 @@ from regfs.digest import Digest
 from regfs.errors import NotEmpty, NotFound, Refused, RegfsError, Unsupported
 from regfs.ports import Answer
 from regfs.reference import is_component, is_repository, is_tag, split_reference
+from regfs.tree.knowledge import Role
 from regfs.tree.nodes import Folder, Link, Node
 from regfs.tree.order import Order
-from regfs.tree.registry import Registry, Role
+from regfs.tree.registry import Registry
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder, remove_tag_folder
 
 DIGESTS = ".digests"

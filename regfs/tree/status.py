@@ -1,0 +1,30 @@
+"""What a mount says about a registry in ``.regfs/status.json`` and ``.regfs/metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from regfs.ports import Counts, Metered
+from regfs.tree.registry import Registry
+
+
+def describe(registry: Registry, facts: Mapping[str, object]) -> dict[str, object]:
+    """A registry's state, as JSON; ``facts``: how it is signed in to."""
+    metered = registry.source.capability(Metered)
+    return {
+        "name": registry.name,
+        "address": registry.connection.address,
+        "reference": registry.source.name,
+        "provider": registry.connection.provider,
+        **facts,
+        "partial": dict(registry.partial),
+        "dropped_names": registry.tags.dropped + registry.catalog.dropped,
+        "quota": dict(metered.quota()) if metered is not None else {},
+        "counters": counters(registry),
+    }
+
+
+def counters(registry: Registry) -> dict[str, int]:
+    """What was asked of a registry since the mount came up, by kind."""
+    counts = registry.source.capability(Counts)
+    return dict(counts.counters()) if counts is not None else {}

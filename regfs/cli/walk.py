@@ -97,9 +97,10 @@ class Tree:
         """A folder's entries, in its own order."""
         handle = await self.filesystem.opendir(node.ino)
         try:
-            found = []
-            for entry in await self.filesystem.readdir(handle, 0):
-                found.append(entry)
+            found: list[DirEntry] = []
+            while more := list(await self.filesystem.readdir(handle, found[-1].next if found else 0)):
+                found += more
+            for entry in found:
                 if entry.attributes.kind is Kind.LINK:
                     self.filesystem.remember(entry.attributes.ino)
             return found

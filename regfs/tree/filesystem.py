@@ -26,6 +26,7 @@ from regfs.ports import Clock, ContentStore, Source
 from regfs.tree import own
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
 from regfs.tree.errorlog import ErrorLog
+from regfs.tree.incoming import Incoming, entries_as_they_come
 from regfs.tree.inodes import ROOT, Inodes
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
 from regfs.tree.nodes import BrokenFolder, Folder, Node
@@ -197,19 +198,29 @@ class FileSystem:
             return self._handle(node)
         return self._handle(await self._entries(node))
 
-    async def _entries(self, node: Node) -> Sequence[Node]:
+    async def _entries(self, node: Node) -> Sequence[Node] | Incoming:
         if isinstance(node, NameFolder):
             self._walker.visited(node)
         with self._operation(node):
-            entries = await node.entries()
+            if isinstance(node, NameFolder) and not self.settings.writable:
+                entries = await entries_as_they_come(node)
+            else:
+                entries = await node.entries()
         self._note_partial(node)
         return entries
 
     async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
-        """The entries from position ``start`` on. Raises as `opendir` does."""
+        """Entries from position ``start`` on: none only at the folder's end. Raises as `opendir` does."""
         entries = self._handles[handle]
         if isinstance(entries, RegistryRoot):
             entries = self._handles[handle] = await self._entries(entries)
+        if isinstance(entries, Incoming):
+            with self._operation(entries.folder):
+                readable = await entries.upto(start)
+            if entries.is_complete:
+                self._handles[handle] = readable
+                self._note_partial(entries.folder)
+            return self._read(readable, start)
         assert isinstance(entries, Sequence)
         return self._read(entries, start)
 
@@ -247,13 +258,13 @@ class FileSystem:
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end."""
         content = self._handles[handle]
-        assert not isinstance(content, Sequence | RegistryRoot)
+        assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         return content.read(offset, size)
 
     def release(self, handle: int) -> None:
         """The file is closed."""
         content = self._handles.pop(handle)
-        assert not isinstance(content, Sequence | RegistryRoot)
+        assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         content.close()
 
     # ── removing, and what is refused ──

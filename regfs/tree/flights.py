@@ -12,11 +12,20 @@ from regfs.errors import DeadlineExceeded
 T = TypeVar("T")
 
 
-class _Flight(Generic[T]):
+class Flight(Generic[T]):
+    """One piece of work under way."""
+
     def __init__(self) -> None:
         self.landed = trio.Event()
         self.result: T
         self.error: Exception | None = None
+
+    async def outcome(self) -> T:
+        """What came of it, once it has landed. Raises what the work raised."""
+        await self.landed.wait()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return self.result
 
 
 class Flights:
@@ -24,7 +33,7 @@ class Flights:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._flights: dict[Hashable, _Flight[object]] = {}
+        self._flights: dict[Hashable, Flight[object]] = {}
         self._nursery: trio.Nursery | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -37,25 +46,21 @@ class Flights:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
-    def launch(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> _Flight[T]:
+    def launch(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> Flight[T]:
         """Begin ``work`` unless it is under way. Synchronous: between the look-up and the start nothing else can run."""
-        flight: _Flight[T] | None = self._flights.get(key)  # type: ignore[assignment]  # the key fixes T
+        flight: Flight[T] | None = self._flights.get(key)  # type: ignore[assignment]  # the key fixes T
         if flight is None:
             assert self._nursery is not None, "start() comes first"
-            flight = _Flight()
+            flight = Flight()
             self._flights[key] = flight  # type: ignore[assignment]
             self._nursery.start_soon(self._fly, key, flight, work)
         return flight
 
     async def share(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """The outcome of ``work``, begun now or by someone earlier. Raises what it raises."""
-        flight = self.launch(key, work)
-        await flight.landed.wait()
-        if flight.error is not None:
-            raise flight.error.with_traceback(None)
-        return flight.result
+        return await self.launch(key, work).outcome()
 
-    async def _fly(self, key: Hashable, flight: _Flight[T], work: Callable[[], Awaitable[T]]) -> None:
+    async def _fly(self, key: Hashable, flight: Flight[T], work: Callable[[], Awaitable[T]]) -> None:
         try:
             with trio.move_on_after(self._deadline) as scope:
                 flight.result = await work()

@@ -15,7 +15,7 @@ from regfs.reference import is_repository, is_tag
 from regfs.tree.catalog import Catalog, Names
 from regfs.tree.contents import Contents
 from regfs.tree.graves import Graves
-from regfs.tree.taglists import TagList, TagLists
+from regfs.tree.taglists import Arriving, TagList, TagLists
 from regfs.tree.times import Times
 
 ASK_HIDDEN = 32
@@ -174,6 +174,10 @@ class Knowledge:
         """For how many seconds more a repository's listing may be shown; 0: there is none."""
         listed = self.tags.fresh(repository)
         return 0.0 if listed is None else listed.age.left(self._clock.monotonic(), self._ttl)
+
+    def arriving_left(self, arriving: Arriving) -> float:
+        """For how many seconds more the tags that have come so far may be shown."""
+        return max(0.0, arriving.started + self._ttl - self._clock.monotonic())
 
     def time_of_all(self, repository: str) -> int | None:
         """The time of every tag of a listing, where nothing but its names is known and all came with the first one."""

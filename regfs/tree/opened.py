@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from regfs.tree.incoming import Incoming
 from regfs.tree.names import RegistryRoot
 from regfs.tree.nodes import Node
 
@@ -21,7 +22,7 @@ class Content(Protocol):
         ...
 
 
-Opened = Content | Sequence[Node] | RegistryRoot
+Opened = Content | Sequence[Node] | RegistryRoot | Incoming
 
 
 class Bytes:

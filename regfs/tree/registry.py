@@ -50,12 +50,15 @@ class Registry(Knowledge):
         deadline: float,
     ) -> None:
         super().__init__(name, source, connection, clock=clock, store=store, ttl=ttl, deadline=deadline)
+        self.listings = Flights(deadline)
+        """Folders being listed for whoever reads them: `regfs.tree.incoming`."""
         self._deletions = Flights(deadline * 4)
         self._disabled: DeletionDisabled | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
         """Fetch in ``nursery`` from now on."""
         super().start(nursery)
+        self.listings.start(nursery)
         self._deletions.start(nursery)
 
     # ── settling: asking what is still open ──

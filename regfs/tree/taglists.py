@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -35,6 +35,7 @@ class TagList:
 @dataclass(slots=True)
 class _Collected:
     names: dict[str, None] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
     facts: dict[str, TagFacts] = field(default_factory=dict)
     dropped: int = 0
 
@@ -43,17 +44,44 @@ class _Collected:
         for name in page.names:
             if not is_tag(name):
                 self.dropped += 1
-            elif len(name) < _SHORTEST_FALLBACK or not is_fallback_tag(name):
+            elif name not in self.names and (len(name) < _SHORTEST_FALLBACK or not is_fallback_tag(name)):
                 self.names[name] = None
+                self.order.append(name)
         if len(self.names) > MAX_TAGS:
             raise TooLarge(f"more than {MAX_TAGS} tags in one repository")
         self.facts.update((name, facts) for name, facts in page.facts.items() if name in self.names)
 
 
-class _Listing(Fetch[TagPage]):
+class Arriving(Fetch[TagPage]):
     """The tags of a repository on their way; ``result`` is there once it ended without an error."""
 
     result: TagList
+
+    def __init__(self, started: float, *, whole: bool) -> None:
+        super().__init__(started, whole=whole)
+        self.collected = _Collected()
+        self._grown = trio.Event()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The tags that have come so far, in the registry's order; it only grows."""
+        return self.collected.order
+
+    async def more_than(self, count: int) -> None:
+        """Wait until more than ``count`` tags have come, or all. Raises what the listing raised."""
+        while len(self.names) <= count and not self.done.is_set():
+            await self._grown.wait()
+        self.raise_error()
+
+    def take(self, page: TagPage) -> None:
+        """Add a page."""
+        self.collected.take(page)
+        self.grow()
+
+    def grow(self) -> None:
+        """Wake those who wait for more."""
+        self._grown.set()
+        self._grown = trio.Event()
 
 
 class TagLists:
@@ -65,7 +93,7 @@ class TagLists:
         self._ttl = ttl
         self._deadline = deadline
         self._done: dict[str, TagList] = {}
-        self._fetches: dict[str, _Listing] = {}
+        self._fetches: dict[str, Arriving] = {}
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._birth: dict[str, int] = {}
@@ -113,6 +141,10 @@ class TagLists:
         fetch.raise_error()
         return fetch.result
 
+    def arriving(self, repository: str) -> Arriving | None:
+        """The listing that is on its way, if one is."""
+        return self._fetches.get(repository)
+
     def ahead(self, repository: str) -> None:
         """Begin to fetch a listing that will be wanted."""
         if self.fresh(repository) is None and not self.is_absent(repository):
@@ -133,6 +165,10 @@ class TagLists:
         """A repository was found: that it was absent before is forgotten."""
         self._absent.pop(repository, None)
 
+    def born(self, repository: str) -> int:
+        """When the first page of a listing was first seen, in nanoseconds since 1970."""
+        return self._birth[repository]
+
     def first_seen_all(self, repository: str) -> int | None:
         """When the mount first saw the listing, where no tag has come to it since."""
         return None if self._since.get(repository) else self._birth.get(repository)
@@ -145,31 +181,36 @@ class TagLists:
         if self.is_absent(repository):
             raise NotFound(f"there is no repository {repository}", registry=self._source.name)
 
-    def _fetch(self, repository: str, *, whole: bool) -> _Listing:
+    def _fetch(self, repository: str, *, whole: bool) -> Arriving:
         fetch = self._fetches.get(repository)
         if fetch is None:
             assert self._nursery is not None, "start() comes first"
-            fetch = _Listing(self._clock.monotonic(), whole=whole)
+            fetch = Arriving(self._clock.monotonic(), whole=whole)
             self._fetches[repository] = fetch
             self._nursery.start_soon(self._run, repository, fetch)
         elif whole:
             fetch.want_whole()
         return fetch
 
-    async def _run(self, repository: str, fetch: _Listing) -> None:
-        collected = _Collected()
+    async def _run(self, repository: str, fetch: Arriving) -> None:
+        def take(page: TagPage) -> None:
+            self._birth.setdefault(repository, int(self._clock.time() * 1e9))
+            fetch.take(page)
+
         try:
             await fetch.run(
                 lambda: self._source.tags(repository),
-                collected.take,
+                take,
                 self._deadline,
                 pause=max(self._ttl, 1.0),
             )
         finally:
             # No await from here to the end: who finds no fetch must find what it brought.
-            self._landed(repository, fetch, collected)
+            self._landed(repository, fetch)
+            fetch.grow()
 
-    def _landed(self, repository: str, fetch: _Listing, collected: _Collected) -> None:
+    def _landed(self, repository: str, fetch: Arriving) -> None:
+        collected = fetch.collected
         if fetch.error is None:
             age = Age(fetch.started, self._clock.monotonic() - fetch.paused)
             fetch.result = TagList(collected.names, collected.facts, age, collected.dropped)
@@ -194,9 +235,7 @@ class TagLists:
 
     def _note_new(self, repository: str, tags: TagList) -> None:
         wall = int(self._clock.time() * 1e9)
-        if repository not in self._birth:
-            self._birth[repository] = wall
-            return
+        self._birth.setdefault(repository, wall)
         before = self._done.get(repository)
         known = before.names.keys() if before is not None else tags.names.keys()
         late = {n: since for n, since in self._since.get(repository, {}).items() if n in tags.names}

@@ -78,11 +78,15 @@ class Kernel:
     async def readdir(self, ino: int) -> list[tuple[str, Attributes]]:
         handle = await self.filesystem.opendir(ino)
         try:
-            entries = []
-            for entry in await self.filesystem.readdir(handle, 0):
-                self.filesystem.remember(entry.attributes.ino)
-                self.lookups[entry.attributes.ino] = self.lookups.get(entry.attributes.ino, 0) + 1
-                entries.append((entry.name.decode(), entry.attributes))
+            entries: list[tuple[str, Attributes]] = []
+            place, before = 0, -1
+            while place != before:
+                before = place
+                for entry in await self.filesystem.readdir(handle, place):
+                    self.filesystem.remember(entry.attributes.ino)
+                    self.lookups[entry.attributes.ino] = self.lookups.get(entry.attributes.ino, 0) + 1
+                    entries.append((entry.name.decode(), entry.attributes))
+                    place = entry.next
             return entries
         finally:
             self.filesystem.releasedir(handle)

@@ -98,14 +98,20 @@ class Tree:
         handle = await self.filesystem.opendir(node.ino)
         try:
             found: list[DirEntry] = []
-            while more := list(await self.filesystem.readdir(handle, found[-1].next if found else 0)):
-                found += more
-            for entry in found:
-                if entry.attributes.kind is Kind.LINK:
-                    self.filesystem.remember(entry.attributes.ino)
+            while await self._read_on(handle, found):
+                pass
             return found
         finally:
             self.filesystem.releasedir(handle)
+
+    async def _read_on(self, handle: int, found: list[DirEntry]) -> bool:
+        """Add what comes next in an open folder; False at its end."""
+        before = len(found)
+        for entry in await self.filesystem.readdir(handle, found[-1].next if found else 0):
+            found.append(entry)
+            if entry.attributes.kind is Kind.LINK:
+                self.filesystem.remember(entry.attributes.ino)
+        return len(found) > before
 
     async def chunks(self, node: Node) -> AsyncIterator[bytes]:
         """A file's bytes, in pieces."""

@@ -2,7 +2,8 @@
 
 Retried are 408, 429, 500, 502, 503, 504 and lost connections, of idempotent requests only (RFC 9110, 9.2.2). DELETE is
 idempotent there, and still not counted as such: its second answer would be 404, which says nothing about the first.
-Like every other request it is sent again only where no connection was made, so that surely nothing went out.
+Like every other request it is sent again only where surely nothing was done: where no connection was made, and after 429,
+by which a server says that it did not act on a request (RFC 6585, 4).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 IDEMPOTENT: Final = frozenset({"GET", "HEAD"})
 
+_NOT_ACTED_ON: Final = 429
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
 _A_TIMESTAMP: Final = 1_000_000_000.0
@@ -74,7 +76,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def _may_repeat(outcome: Outcome, idempotent: bool) -> bool:
     if outcome.status is None:
         return idempotent or not outcome.sent
-    return idempotent and outcome.status in RETRIED
+    return outcome.status == _NOT_ACTED_ON or (idempotent and outcome.status in RETRIED)
 
 
 def _wait(attempt: int, outcome: Outcome, now: float, jitter: float) -> float:

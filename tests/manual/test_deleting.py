@@ -184,6 +184,16 @@ def test_a_registry_that_can_only_delete_digests_refuses_and_keeps_the_tag(home:
             assert "it is as it was" in mount.errors()
 
 
+def test_a_registry_that_asks_for_patience_meanwhile_is_given_it(home: Home) -> None:
+    with FakeRegistry() as registry:
+        registry.push("team/app", [f"v{n}" for n in range(5)])
+        with mounted("--rw", registry.address, home=home) as mount:
+            mount.list("team/app")
+            registry.fail(429, lambda request: request.method == "DELETE", times=2, retry_after=0)
+            silently(mount, "rm -r team/app")
+            assert dict(registry.content()["team/app"]) == {}
+
+
 def test_a_read_only_mount_sends_nothing_that_writes(home: Home) -> None:
     with FakeRegistry() as registry:
         registry.push("team/app", "v1")

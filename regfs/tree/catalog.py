@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import trio
 
 from regfs.errors import ListingRefused, TooLarge
 from regfs.ports import Clock, ListsRepositories, Source
 from regfs.reference import is_repository
+from regfs.tree.bounded import keep
 from regfs.tree.listing import Age, Fetch
 
 MAX_REPOSITORIES = 1_000_000
@@ -73,6 +76,9 @@ class Names:
         return self.children.get(path, {})
 
 
+_KEEP_PROOFS = 1_000
+
+
 class _Listing(Fetch[Sequence[str]]):
     """The list of repositories on its way."""
 
@@ -97,6 +103,7 @@ class Catalog:
         self._refused: tuple[ListingRefused, float] | None = None
         self._fetch: _Listing | None = None
         self._nursery: trio.Nursery | None = None
+        self._proofs: OrderedDict[str, float] = OrderedDict()
         self.proven = Names()
         """What was found by name, or is configured; it holds where no list can be had."""
 
@@ -124,6 +131,17 @@ class Catalog:
         if self._refused is None or self._clock.monotonic() - self._refused[1] > self._ttl:
             return None
         return self._refused[0]
+
+    def prove(self, repository: str) -> None:
+        """A repository was found by name just now."""
+        self.proven.add(repository)
+        keep(self._proofs, repository, self._clock.monotonic(), _KEEP_PROOFS)
+
+    def is_proven_of_late(self, path: str) -> bool:
+        """Say whether a repository below ``path`` was found by name within ``ttl``."""
+        now, below = self._clock.monotonic(), f"{path}/"
+        recent = takewhile(lambda proof: now - proof[1] < self._ttl, reversed(self._proofs.items()))
+        return any(name.startswith(below) and name in self.proven.repositories for name, _ in recent)
 
     async def get(self) -> Names:
         """The whole list, at most as old as it may be. Raises ListingRefused, and what a Source raises."""

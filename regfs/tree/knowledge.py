@@ -115,6 +115,9 @@ class Knowledge:
         if path in self.namespaces:
             return Answer.YES
         catalog = self.catalog.fresh()
+        if catalog is None and self.catalog.refusal() is None:
+            # A list can be had, so what was found by name is no older word on this than a list might be.
+            return Answer.YES if self.catalog.is_proven_of_late(path) else Answer.UNKNOWN
         if any(True for _ in self.visible(catalog or self.catalog.proven, path)):
             return Answer.YES
         return Answer.UNKNOWN if catalog is None else Answer.NO
@@ -244,7 +247,7 @@ class Knowledge:
         """A repository was found by name: where no catalog can be had, it is listed from now on."""
         self.tags.is_there(repository)
         if not self.graves.is_hidden(repository):
-            self.catalog.proven.add(repository)
+            self.catalog.prove(repository)
 
     def absent(self, repository: str, name: str) -> NotFound:
         """The error for a name that is neither tag nor repository nor the beginning of one."""

@@ -406,6 +406,20 @@ def test_a_tag_is_found_though_the_registry_fails_on_repositories_that_are_not_t
     run(test)
 
 
+def test_a_namespace_that_was_seen_by_a_name_in_it_is_believed_no_longer_than_a_listing() -> None:
+    async def test() -> None:
+        source = source_with("team/app:v1", "other:v1")
+        async with mounted(source, ttl=10) as kernel:
+            assert await kernel.cat("team/app/v1/manifest.json")
+            assert await kernel.exists("team")
+            assert source.count("repositories") == 0
+            del source._repositories["team/app"]
+            await trio.sleep(11)
+            assert not await kernel.exists("team")
+
+    run(test)
+
+
 def test_a_walking_reader_finds_the_next_manifests_fetched_ahead_and_nothing_is_asked_twice() -> None:
     async def test() -> None:
         source = MemorySource()

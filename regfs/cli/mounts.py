@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from regfs.cli.edge import Advised
 from regfs.errors import NotFound
-
-FILESYSTEM: Final = "fuse.regfs"
-"""Our filesystem's type in /proc/self/mountinfo."""
+from regfs.fuse import mount_table
 
 REFRESH: Final = "user.regfs.refresh"
 _MAX_STATUS: Final = 16 * 1024 * 1024
@@ -32,7 +29,7 @@ class Mounted:
 
 def our_mounts(table: Path = Path("/proc/self/mountinfo")) -> Sequence[Mounted]:
     """Our mounts, in the order in which they were made; of two on one folder only the upper one."""
-    found = {mount.folder: mount for mount in _parsed(table.read_text(errors="surrogateescape"))}
+    found = {mount.path: _mounted(mount) for mount in mount_table.mounts(table) if mount.is_ours}
     return list(found.values())
 
 
@@ -84,16 +81,5 @@ def _unreadable(error: Exception, mount: Mounted) -> Advised:
     return Advised(f"{mount.folder}: its status cannot be had: {reason}", "Mount it anew.")
 
 
-def _parsed(text: str) -> Iterator[Mounted]:
-    """Lines of proc(5) mountinfo: fields 5 and 6 are mount point and options; type and source follow the ``-``."""
-    for line in text.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields, facts = before.split(" "), after.split(" ")
-        if separator and len(fields) > 5 and len(facts) > 1 and facts[0] == FILESYSTEM:
-            options = {*fields[5].split(","), *facts[-1].split(",")}
-            yield Mounted(Path(_unescaped(fields[4])), _unescaped(facts[1]), "ro" not in options)
-
-
-def _unescaped(field: str) -> str:
-    """Undo the kernel's octal escapes for blank, tab, newline and backslash."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+def _mounted(mount: mount_table.Mount) -> Mounted:
+    return Mounted(mount.path, mount.source, "rw" in mount.options)

@@ -74,7 +74,7 @@ def _unknown_host(error: errors.RegfsError) -> str:
 def _connection_failed(error: errors.RegfsError) -> str:
     return (
         f"Check that the registry is up and that host and port are right: `curl -v https://{_registry(error)}/v2/`; "
-        "behind a proxy, set HTTPS_PROXY. The mount goes on by itself once it answers."
+        "behind a proxy, set HTTPS_PROXY. A mount that is up goes on by itself once it answers."
     )
 
 
@@ -162,7 +162,7 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
     ),
     errors.UnsafeTarget: _unsafe_target,
     errors.ServerFailed: _always(
-        "Look into the registry's own log, then try again; the mount goes on by itself once it answers."
+        "Look into the registry's own log, then try again; a mount that is up goes on by itself once it answers."
     ),
     errors.FileError: _always(
         "Name a file where a file is meant, and a folder where a folder is; see `ls -l`."

@@ -111,7 +111,7 @@ class V2Source:
                     yield names
             except (AccessDenied, NotFound, Unsupported) as error:
                 raise ListingRefused(
-                    f"{self._name} does not say which repositories it holds",
+                    f"{self._name} does not say which repositories it holds: {error.message}",
                     registry=self._name,
                     words=error.words,
                 ) from error

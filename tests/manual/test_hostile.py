@@ -112,17 +112,37 @@ def test_a_manifest_without_or_with_a_wrong_content_type_is_read_by_what_it_is(h
             assert mount.list("team/app/v1") == ["config.json", "digest", "manifest.json"]
 
 
-def test_a_redirect_to_another_host_carries_nothing_of_ours(home: Home) -> None:
+def test_a_redirect_to_another_host_is_followed_without_anything_of_ours(home: Home) -> None:
     behaviour = Behaviour(auth=Auth.BASIC, redirect_manifests="elsewhere")
     with FakeRegistry(behaviour) as registry:
         registry.push("team/app", "v1")
         home.docker_login(registry.address, "tester", "a-password")
         with mounted(registry.address, home=home) as mount:
-            mount.run("cat team/app/v1/manifest.json", timeout=DEADLINE)
-            sent = [name for request in registry.foreign for name in request.headers]
-            assert "authorization" not in sent
-            assert "cookie" not in sent
-            assert set(sent) <= {"host", "user-agent", "accept", "accept-encoding", "connection", "range"}
+            assert mount.read("team/app/v1/manifest.json")
+            assert registry.foreign
+            sent = {name for request in registry.foreign for name in request.headers}
+            assert sent <= {"host", "user-agent", "accept", "accept-encoding", "connection"}
+            assert {request.method for request in registry.foreign} == {"GET"}
+            assert not any(request.body for request in registry.foreign)
+
+
+def test_a_redirect_to_where_no_registry_may_lead_is_refused_before_a_connection(home: Home) -> None:
+    # A link-local address is where clouds keep the credentials of their machines.
+    with hostile(Behaviour(redirect_manifests="http://169.254.169.254/latest"), home) as (_registry, mount):
+        fails(mount, "cat team/app/v1/manifest.json", "Input/output error")
+        assert "169.254.169.254" in mount.errors()
+
+
+def test_a_long_listing_that_fails_midway_is_an_error_and_not_a_short_listing(home: Home) -> None:
+    with FakeRegistry(Behaviour(page_size=100)) as registry:
+        registry.push("team/app", [f"v{n:04}" for n in range(1000)])
+        registry.delay(0.02, "tags")
+        registry.fail(500, lambda request: request.kind == "tags" and "v0499" in request.target)
+        with mounted("-o", "retries=0", registry.address, home=home) as mount:
+            for command in ("ls team/app", "find team/app -maxdepth 1"):
+                fails(mount, command, "Input/output error")
+            registry.clear()
+            assert len(mount.list("team/app")) == 1000
 
 
 def test_a_redirect_that_leads_round_is_an_error(home: Home) -> None:

@@ -38,8 +38,9 @@ def test_a_file_that_names_no_registry_is_sent_to_none_of_several(home: Home, tm
             f'[registries.one]\naddress = "{one.address}"\n[registries.two]\naddress = "{two.address}"\n'
         )
         with mounted("-o", f"credentials={path}", home=home) as mount:
-            assert "Permission denied" in mount.run("LC_ALL=C cat one/app/v1/manifest.json").stderr
-            assert "registry=" in mount.errors()
+            for command in ("ls one", "cat one/app/v1/manifest.json"):
+                assert "Permission denied" in mount.run(f"LC_ALL=C {command}").stderr
+                assert "registry=" in mount.errors().splitlines()[-1], command
             for registry in (one, two):
                 assert all("authorization" not in request.headers for request in registry.requests)
 

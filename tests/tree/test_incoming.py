@@ -87,6 +87,19 @@ def test_a_listing_that_fails_midway_is_an_error_and_not_a_short_listing() -> No
     run(test)
 
 
+def test_a_listing_slower_than_a_call_may_take_is_read_to_its_end_by_whoever_reads_along() -> None:
+    async def test() -> None:
+        source = many_tags()
+        source.delay(5.0, "tags")
+        async with mounted(source) as kernel:
+            began = trio.current_time()
+            assert len(await kernel.ls("team/app")) == 100
+            assert trio.current_time() - began > 45
+            assert source.count("tags", "team/app") == 10
+
+    run(test)
+
+
 def test_a_reader_that_leaves_early_leaves_nothing_behind() -> None:
     async def test() -> None:
         source = many_tags()

@@ -90,6 +90,7 @@ def serve(plan: Plan, told: Told) -> None:
             os.getuid() if settings.uid is None else settings.uid,
             os.getgid() if settings.gid is None else settings.gid,
             settings.umask or 0,
+            shared=settings.allow_other_write,
         )
         options = mount_options(plan.address, writable=settings.rw, allow_other=settings.allow_other)
         session = Session(RegfsOperations(app.filesystem, owner), plan.directory, options)

@@ -42,13 +42,28 @@ _PRETENDED_BLOCKS: Final = (
 )  # 1 PiB of free pages: `df` hides a filesystem of size 0, and monitors alarm at a full one
 
 
+_OWNER_WRITES: Final = 0o200
+_OTHERS_READ: Final = 0o044
+
+
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whom files belong to, as the mount's options say; ``umask`` takes permission bits away."""
+    """Whom files belong to, as the mount's options say; ``umask`` takes permission bits away.
+
+    ``shared``: who may read may also write what the owner may write. The kernel compares the bits of a mount that lets
+    others in, so without it they could delete nothing.
+    """
 
     uid: int
     gid: int
     umask: int = 0
+    shared: bool = False
+
+    def permissions(self, mode: int) -> int:
+        """The permission bits that a name shows whose owner has ``mode``."""
+        if self.shared and mode & _OWNER_WRITES:
+            mode |= (mode & _OTHERS_READ) >> 1
+        return mode & 0o7777 & ~self.umask
 
 
 Handler = Callable[..., Awaitable[Any]]
@@ -98,7 +113,6 @@ class RegfsOperations(_AnsweringOperations):
         super().__init__()
         self._filesystem = filesystem
         self._ownership = ownership
-        self._mode_mask = 0o7777 & ~ownership.umask
         self.wait_in_page_cache = wait_in_page_cache
 
     def number_of(self, error: Exception, where: str) -> int:
@@ -241,8 +255,9 @@ class RegfsOperations(_AnsweringOperations):
     def _entry(self, attributes: Attributes) -> EntryAttributes:
         entry = EntryAttributes()
         entry.st_ino = attributes.ino
-        mask = 0o7777 if attributes.kind is Kind.LINK else self._mode_mask
-        entry.st_mode = _FILE_TYPE[attributes.kind] | (attributes.mode & mask)
+        is_link = attributes.kind is Kind.LINK
+        mode = attributes.mode if is_link else self._ownership.permissions(attributes.mode)
+        entry.st_mode = _FILE_TYPE[attributes.kind] | mode
         entry.st_nlink = 1  # of a folder, 1 tells `find` that the link count says nothing about sub-folders
         entry.st_uid, entry.st_gid = self._ownership.uid, self._ownership.gid
         entry.st_size = attributes.size

@@ -22,7 +22,8 @@ from regfs.config import Settings
 from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
-from regfs.ports import HttpPolicy, Source, Tools
+from regfs.opening import open_registries, with_provider_sources
+from regfs.ports import HttpPolicy, Source
 from regfs.recovery import Recovery, left_behind, state_folder
 from regfs.tree.filesystem import FileSystem, TreeSettings
 from regfs.wrapping import (
@@ -259,13 +260,8 @@ class App:
             from regfs.auth.keychain import default_keychain
 
             self._keychain = default_keychain(self._settings.credentials, single=self._single)
-        tools = Tools(
-            auth=plugins.auth_method(connection.auth).flow(connection, self._keychain),
-            http=policy or self._policy(),
-            clock=time,
-            state_dir=state_folder(connection),
-        )
-        return await plugins.provider(connection.provider).registries(connection, tools)
+        keychain = with_provider_sources(connection, self._keychain)
+        return await open_registries(connection, keychain, policy or self._policy(), state_folder(connection))
 
     def _policy(self) -> HttpPolicy:
         settings = self._settings

@@ -123,6 +123,35 @@ class ListsRepositories(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class NamespacePage:
+    """One page of what is in a namespace: full names, of namespaces directly below it and of repositories in it.
+
+    A repository may be deeper by several components; what leads there is then a namespace too. ``partial``: why this
+    is not all that is there, for people; empty: nothing is known to be missing.
+    """
+
+    namespaces: Sequence[str] = ()
+    repositories: Sequence[str] = ()
+    partial: str = ""
+
+
+@runtime_checkable
+class ListsNamespaces(Protocol):
+    """Capability: lists namespace by namespace, where a list of all repositories is not to be had or asks too much.
+
+    A Source that has it need not be a `ListsRepositories`; where it is both, the tree asks this.
+    """
+
+    def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
+        """What is in a namespace (``""``: what the registry shows this caller first), page by page, in any order.
+
+        Looking into one asks about no other. Raises NotFound where there is no such namespace, ListingRefused where
+        this caller may not look into it.
+        """
+        ...
+
+
 @runtime_checkable
 class ResolvesTags(Protocol):
     """Capability: says where a tag points without giving the manifest (HEAD)."""
@@ -226,6 +255,8 @@ class Claim:
     address: str
     rest: str = ""
     confidence: int = 10
+    reason: str = ""
+    """Why the provider takes it, for people: what `regfs login` says (``its own host name``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +283,8 @@ class Tools:
     clock: Clock
     state_dir: Path
     """A folder of this connection's own, for journals; it may not exist yet."""
+    keychain: Keychain | None = None
+    """Where this connection's credentials come from, for a service that is asked beside the registry."""
 
 
 class Provider(Protocol):
@@ -283,6 +316,33 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class BringsCredentials(Protocol):
+    """What a provider may be too: it knows places for credentials that nobody else has (another program's sign-in)."""
+
+    def credential_sources(self, connection: Connection) -> Sequence[CredentialSource]:
+        """Places to look in for this connection after all others had nothing, in order."""
+        ...
+
+
+@runtime_checkable
+class OffersOAuth(Protocol):
+    """What a provider may be too: its service signs people in by OAuth."""
+
+    def oauth(self, connection: Connection) -> OAuthServer:
+        """Where that service's OAuth endpoints are for this connection, and what to ask for. Asks nothing."""
+        ...
+
+
+@runtime_checkable
+class RecognisesReplies(Protocol):
+    """What a provider may be too: it knows its kind by how a registry answers, whatever its host is called."""
+
+    def recognise(self, address: str, status: int, headers: Mapping[str, str]) -> Claim | None:
+        """What an unsigned ``GET /v2/`` at ``address`` says about it (header names in lower case); None: nothing."""
+        ...
+
+
 # ── sign-in ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -292,16 +352,22 @@ class CredentialKind(Enum):
     PASSWORD = "password"
     IDENTITY_TOKEN = "identity token"
     REGISTRY_TOKEN = "registry token"
+    OAUTH_GRANT = "OAuth sign-in"
+    """A grant as the ``oauth`` method keeps it: a refresh token and where it may be used. Never sent as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and a secret. ``origin`` says where it came from, for people. The secret is in no repr."""
+    """A user name and a secret. ``origin`` says where it came from, for people. The secret is in no repr.
+
+    ``expires`` is when it stops being good, in seconds since 1970; None: that is not known.
+    """
 
     username: str
     secret: str = field(repr=False)
     kind: CredentialKind = CredentialKind.PASSWORD
     origin: str = ""
+    expires: float | None = None
 
 
 class CredentialSource(Protocol):
@@ -335,6 +401,80 @@ class Keychain(Protocol):
 
     async def get(self, connection: Connection) -> Credential | None:
         """The first credential found. CredentialError only where none was found and a source failed."""
+        ...
+
+
+@runtime_checkable
+class RenewsCredentials(Protocol):
+    """A keychain that can get another credential in the place of one that was refused."""
+
+    async def renewed(self, connection: Connection, refused: Credential) -> Credential | None:
+        """Another credential than ``refused``, which may cost a request; None: there is none.
+
+        However many wait, one renewal is made. Raises NotSignedIn where only a person can help, and CredentialError.
+        """
+        ...
+
+
+class Exchange(Protocol):
+    """Sends what a sign-in itself has to ask, under the connection's own rules for TLS, proxies, hosts and deadlines."""
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        """Send and read it whole; no redirect is followed. Raises what a Source raises where nothing answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthServer:
+    """An authorization server: RFC 6749, 8628 (device), 7636 (PKCE); URLs. ``issuer``: the rest is discovered (RFC 8414).
+
+    ``username``: with which user name a registry takes an access token as a password; empty: as a Bearer token.
+    """
+
+    token_endpoint: str = ""
+    device_endpoint: str = ""
+    authorization_endpoint: str = ""
+    issuer: str = ""
+    scopes: Sequence[str] = ()
+    username: str = ""
+    client_help: str = ""
+    """How a person gets a client id there, for people."""
+
+
+class Person(Protocol):
+    """Whoever sits before the terminal during a sign-in."""
+
+    def tell(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+    def show_link(self, url: str, code: str = "") -> None:
+        """Show a URL to open (and the code to type there) in every way the terminal can."""
+        ...
+
+
+@runtime_checkable
+class RefinesKeychain(Protocol):
+    """What an auth method may be too: what is kept is not what is sent (a grant, for which it gets access tokens)."""
+
+    def refined(self, connection: Connection, keychain: Keychain, exchange: Exchange) -> Keychain:
+        """The keychain that flows are to ask instead of ``keychain``. Asks nothing yet."""
+        ...
+
+
+@runtime_checkable
+class SignsInWithPerson(Protocol):
+    """What an auth method may be too: its sign-in is a conversation with a person and a service, not a form."""
+
+    async def sign_in(
+        self,
+        connection: Connection,
+        answers: Mapping[str, str],
+        server: OAuthServer | None,
+        exchange: Exchange,
+        person: Person,
+    ) -> Credential:
+        """Carry it out; ``server`` is what the provider knows. Raises NotSignedIn, CredentialError."""
         ...
 
 

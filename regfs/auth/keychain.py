@@ -13,7 +13,7 @@ from regfs.auth.sources.systemd import SystemdSource
 from regfs.auth.validity import checked
 from regfs.connection import Connection
 from regfs.errors import CredentialError
-from regfs.ports import Credential, CredentialKind, CredentialSource
+from regfs.ports import Credential, CredentialKind, CredentialSource, KeepsCredentials
 from regfs.redaction import register_secret
 
 
@@ -24,6 +24,7 @@ class OrderedKeychain:
         self.sources = tuple(sources)
         self.last: dict[str, str] = {}
         """For each connection that asked: as whom it signs in, and where that is kept; empty: nothing was found."""
+        self._given_by: dict[str, CredentialSource] = {}
 
     async def get(self, connection: Connection) -> Credential | None:
         """The first credential found. CredentialError, with every source's reason, where none was found and one failed.
@@ -40,6 +41,7 @@ class OrderedKeychain:
                     register_secret(credential.secret)
                     who = credential.username or credential.kind.value
                     self.last[connection.name] = f"{who} ({credential.origin or source.name})"
+                    self._given_by[connection.name] = source
                     return checked(credential)
             except CredentialError as error:
                 failures.append(str(error))
@@ -48,6 +50,26 @@ class OrderedKeychain:
         if failures:
             raise CredentialError("; ".join(failures))
         return None
+
+    async def store(self, connection: Connection, credential: Credential) -> None:
+        """Keep a credential that came in place of the last one given, where that one is kept.
+
+        CredentialError: that place cannot be written to, or does not take it.
+        """
+        register_secret(credential.secret)
+        source = self._given_by.get(connection.name)
+        if not isinstance(source, KeepsCredentials):
+            where = "nowhere" if source is None else f"in {source.name}, which regfs does not write to"
+            raise CredentialError(f"the credential of {connection.name} is kept {where}")
+        await source.store(connection, credential)
+
+    def beside(self, sources: Sequence[CredentialSource]) -> OrderedKeychain:
+        """A keychain that asks ``sources`` after its own, for connections whose provider knows more places."""
+        if not sources:
+            return self
+        more = OrderedKeychain([*self.sources, *sources])
+        more.last, more._given_by = self.last, self._given_by
+        return more
 
 
 def default_keychain(credentials_file: Path | None, *, single: bool = False) -> OrderedKeychain:

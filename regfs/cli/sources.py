@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Final
 
 from regfs import __version__
 from regfs.connection import Connection
-from regfs.ports import Credential, HttpPolicy, Keychain, Source, Tools
+from regfs.ports import Credential, HttpPolicy, Keychain, Source
 
 CHECK_POLICY: Final = HttpPolicy(
     user_agent=f"regfs/{__version__}", call_deadline=10.0, retries=1, read_only=True
@@ -35,11 +34,9 @@ async def opened(
     connection: Connection, keychain: Keychain, state_dir: Path
 ) -> AsyncIterator[Mapping[str, Source]]:
     """The connection's registries by folder name, closed at the end. Raises PluginError and what providers raise."""
-    from regfs import plugins
+    from regfs.opening import open_registries
 
-    flow = plugins.auth_method(connection.auth).flow(connection, keychain)
-    tools = Tools(auth=flow, http=CHECK_POLICY, clock=time, state_dir=state_dir)
-    sources = await plugins.provider(connection.provider).registries(connection, tools)
+    sources = await open_registries(connection, keychain, CHECK_POLICY, state_dir)
     try:
         yield sources
     finally:

@@ -56,6 +56,8 @@ class Client:
 
     ``schemes`` are the schemes to try in order, where not by the rules of `site.schemes_for`. A ``read_only`` client
     sends nothing but GET and HEAD to the registry's API, whoever asks; signing in may still POST to a token endpoint.
+    ``root`` is where the API begins: ``v2/`` of a registry, another of a service beside it (`regfs.registry.service`),
+    to whose path ``sign_in`` a flow may POST too.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Client:
         *,
         schemes: Sequence[str] | None = None,
         read_only: bool = False,
+        root: str = "v2/",
+        sign_in: str = "",
     ) -> None:
-        self._site = Site(connection, schemes)
+        self._site = Site(connection, schemes, root=root, sign_in=sign_in)
         self._policy = policy
         self._read_only = read_only
         self._counters = dict.fromkeys(_COUNTERS, 0)

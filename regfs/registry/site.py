@@ -26,17 +26,30 @@ def schemes_for(address: Address, *, insecure: bool) -> tuple[str, ...]:
 
 
 class Site:
-    """One registry's place: host, port, path prefix, and the scheme once it is known."""
+    """One registry's (or its service's) place: host, port, path prefix, and the scheme once it is known."""
 
-    def __init__(self, connection: Connection, schemes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        schemes: Sequence[str] | None = None,
+        *,
+        root: str = "v2/",
+        sign_in: str = "",
+    ) -> None:
+        """``root``: where below the address the API begins, with a slash at its end where it is not empty.
+
+        ``sign_in``: the path below it where one signs in, if the API has one.
+        """
         try:
             self.address = Address.parse(connection.address)
         except ValueError as error:
             raise ConfigError(f"not a registry's address: {error}") from None
         self.host = self.address.host.rstrip(".")
         self.name = str(self.address)
-        self.api = f"/{self.address.prefix}/v2/" if self.address.prefix else "/v2/"
+        self.api = f"/{self.address.prefix}/{root}" if self.address.prefix else f"/{root}"
         """The path below which the registry's API is."""
+        self._sign_in = sign_in
+        self._is_v2 = root == "v2/"
         self._origins = {
             scheme: Origin(scheme, self.host, self.address.port or _PORTS[scheme]) for scheme in _PORTS
         }
@@ -74,6 +87,15 @@ class Site:
             raise UnsafeTarget(f"not a path of the registry's API: {path[:80]!r}", registry=self.name)
         check_spelling(target)
         return self.base(scheme) + target
+
+    def is_sign_in(self, api_path: str) -> bool:
+        """Say whether a POST to ``api_path`` signs in and changes nothing.
+
+        Gitea and others keep their token endpoint at ``/v2/token``: what changes a registry has more than one component.
+        """
+        if api_path and api_path == self._sign_in:
+            return True
+        return self._is_v2 and api_path != "" and "/" not in api_path
 
     def is_own(self, origin: Origin) -> bool:
         """Say whether ``origin`` is the registry itself, by a scheme that is still possible."""

@@ -99,8 +99,11 @@ class Transport(httpx.AsyncBaseTransport):
                 f"{self._site.name} speaks https and leads to plain http: {shown(str(request.url))}",
                 registry=self._site.name,
             )
-        if self._read_only and request.method not in ("GET", "HEAD") and _is_write(request.method, api_path):
+        if self._read_only and request.method not in ("GET", "HEAD") and self._is_write(request, api_path):
             raise ReadOnly("the mount is read-only: nothing that changes a registry is sent")
+
+    def _is_write(self, request: httpx.Request, api_path: str | None) -> bool:
+        return api_path is not None and not (request.method == "POST" and self._site.is_sign_in(api_path))
 
     def _count_request(self, request: httpx.Request, api_path: str | None) -> None:
         if HOP in request.extensions:
@@ -195,11 +198,6 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
         content=cast("Any", request.stream),
         extensions=request.extensions,
     )
-
-
-def _is_write(method: str, api_path: str | None) -> bool:
-    # Gitea and others keep their token endpoint at /v2/token: what changes a registry has more than one component.
-    return api_path is not None and not (method == "POST" and api_path != "" and "/" not in api_path)
 
 
 async def _refuse_head_body(answer: httpcore.Response) -> None:

@@ -80,8 +80,23 @@ class Reads(Protocol):
         ...
 
 
+class DeletesDigests(Protocol):
+    """How digests are deleted where the registry's own ``DELETE manifests/…`` is not the way. Raises what keeps it from that."""
+
+    async def probe(self, repository: str, tag: str) -> None:
+        """Look, before anything is written, whether a throw-away on ``tag`` could be deleted. Changes nothing."""
+        ...
+
+    async def delete(self, repository: str, digest: Digest, tag: str) -> None:
+        """Delete a digest that has no tag but ``tag``. An absent one is no failure: it may be the second try."""
+        ...
+
+
 class Deleter:
-    """Deletes tags of one registry, and knows what was learnt on the way."""
+    """Deletes tags of one registry, and knows what was learnt on the way.
+
+    ``digests``: the registry's ``DELETE manifests/…`` is of no use, neither for tags nor for digests; this is.
+    """
 
     def __init__(
         self,
@@ -91,6 +106,7 @@ class Deleter:
         journal: Journal,
         *,
         native_only: bool = False,
+        digests: DeletesDigests | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -98,8 +114,9 @@ class Deleter:
         self._source = source
         self._journal = journal
         self._native_only = native_only
+        self._digests = digests
         self._monotonic = monotonic
-        self._standing: Standing | None = None
+        self._standing: Standing | None = None if digests is None else Standing.NEVER
         self._proving = trio.Lock()
         self._recovering = trio.Lock()
         self._recover_at = float("inf")
@@ -252,6 +269,12 @@ class Deleter:
 
     async def _delete(self, step: DeleteManifest) -> Reply:
         by_digest = isinstance(step.reference, Digest)
+        if self._digests is not None and isinstance(step.reference, Digest):
+            if step.probe:
+                await self._digests.probe(step.repository, step.tag)
+            else:
+                await self._digests.delete(step.repository, step.reference, step.tag)
+            return Reply(404 if step.probe else 202, {}, b"", "")
         return await self._client.request(
             "DELETE",
             manifest_target(step.repository, step.reference),

@@ -44,6 +44,10 @@ from regfs.registry.throwaway import recover_throw_away, throw_away
 NATIVE: Final = "the registry's tag deletion"
 
 _DENIALS: Final = frozenset({"DENIED", "UNAUTHORIZED", "TOOMANYREQUESTS", "GOOGLE_MANIFEST_DANGLING_TAG"})
+_WHY_NOT: Final = {
+    Standing.TAKES_SIBLINGS: "its own tag deletion takes other tags too",
+    Standing.NEVER: "the registry deletes no tag by its name",
+}
 _MOVING: Final = frozenset({"latest", "stable", "main", "master", "edge", "prod", "production", "current"})
 
 
@@ -54,8 +58,8 @@ def delete_tag(wish: Wish) -> Flow[Deletion]:
     was, or gone; where neither could be brought about, the message says so and the journal entry stays.
     """
     digest = yield from unmoved(wish, wish.seen)
-    why = "its own tag deletion takes other tags too"
-    if wish.standing is not Standing.TAKES_SIBLINGS:
+    why = _WHY_NOT.get(wish.standing, "")
+    if not why:
         done = yield from _native(wish, digest)
         if isinstance(done, Deletion):
             return done

@@ -98,11 +98,13 @@ class Service:
         read: Callable[[Reply], tuple[T, str | None]],
         *,
         headers: Mapping[str, str] = JSON,
+        expect: Container[int] = (200,),
         what: str = "",
     ) -> AsyncIterator[T]:
         """A listing page by page. ``read`` gives a page's content and where the next one is: a URL, or None.
 
-        Also PagingLoop where pages repeat or do not end, and UnsafeTarget where one is on another host.
+        ``read`` is given whatever ``expect`` lets through, and may raise. Also PagingLoop where pages repeat or do not
+        end, and UnsafeTarget where one is on another host.
         """
         seen: set[str] = set()
         asked: str | None = target
@@ -110,7 +112,9 @@ class Service:
             if asked in seen or len(seen) >= MAX_PAGES:
                 raise PagingLoop(f"{what or target} has pages that lead back to themselves, or never end")
             seen.add(asked)
-            reply = await self.request("GET", asked, headers=headers, limit=MAX_LISTING, what=what)
+            reply = await self.request(
+                "GET", asked, headers=headers, expect=expect, limit=MAX_LISTING, what=what
+            )
             page, following = await in_thread_if(len(reply.body) > AT_ONCE, read, reply)
             asked = None if following is None else self._own(reply, following)
             yield page

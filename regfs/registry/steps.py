@@ -72,10 +72,16 @@ class ListTags:
 
 @dataclass(frozen=True, slots=True)
 class DeleteManifest:
-    """``DELETE manifests/REFERENCE``. Answer: Reply, for any 2xx and 4xx but 401, 403, 408 and 429, which are thrown."""
+    """``DELETE manifests/REFERENCE``. Answer: Reply, for any 2xx and 4xx but 401, 403, 408 and 429, which are thrown.
+
+    A registry may have another call for digests (`regfs.registry.deleter.DeletesDigests`). For that one: ``tag`` is the
+    only tag that may go with the digest; ``probe`` says that nobody has the digest, and that this is asked beforehand.
+    """
 
     repository: str
     reference: TagOrDigest
+    tag: str = ""
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,7 @@ class Standing(Enum):
     SAFE = "deletes the tag alone"
     ABSENT = "deletes no tags by name"
     TAKES_SIBLINGS = "takes other tags too"
+    NEVER = "is known to be refused, and is not tried"
 
 
 @dataclass(frozen=True, slots=True)

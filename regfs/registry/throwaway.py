@@ -100,7 +100,7 @@ def throw_away(wish: Wish, digest: Digest) -> Flow[Deletion]:
 
 def _probe(wish: Wish) -> Flow[None]:
     """Ask for the deletion of a digest that nobody has: 404 says that deletion works here, and harms nothing."""
-    reply: Reply = yield DeleteManifest(wish.repository, wish.made_up)
+    reply: Reply = yield DeleteManifest(wish.repository, wish.made_up, wish.tag, probe=True)
     if reply.status == 404:
         return
     raise _refusal(reply, wish.registry, wish.name)
@@ -137,7 +137,7 @@ def settle(entry: Entry) -> Flow[Settled]:
     """
     failure: RegfsError | None = None
     try:
-        reply: Reply = yield DeleteManifest(entry.repository, entry.throw_away_digest)
+        reply: Reply = yield DeleteManifest(entry.repository, entry.throw_away_digest, entry.tag)
         if not 200 <= reply.status < 300:
             failure = _refusal(reply, entry.registry, entry.name)
     except RegfsError as error:

@@ -21,7 +21,7 @@ from regfs.ports import Counts, DeletesTags, ListsRepositories, RawManifest, Rec
 from regfs.reference import TagOrDigest
 from regfs.registry.bodies import Stream
 from regfs.registry.client import Client
-from regfs.registry.deleter import Deleter
+from regfs.registry.deleter import Deleter, DeletesDigests
 from regfs.registry.journal import Journal
 from regfs.registry.paging import MAX_LISTING, Pages, parse_names
 from regfs.registry.replies import Reply, error_codes, error_for
@@ -45,16 +45,23 @@ _NO_HEAD: Final = frozenset({400, 405, 406, 501})
 class V2Source:
     """One V2 registry. ``name`` is what stands before the repository in a reference.
 
-    ``tag_delete`` "native" forbids deleting a tag by a throw-away. Providers of registries that differ in a few calls
-    derive from it.
+    ``tag_delete`` "native" forbids deleting a tag by a throw-away; ``digests`` is another call by which the registry
+    deletes digests. Providers of registries that differ in a few calls derive from it.
     """
 
     def __init__(
-        self, name: str, client: Client, journal: Journal, *, tag_delete: Literal["auto", "native"] = "auto"
+        self,
+        name: str,
+        client: Client,
+        journal: Journal,
+        *,
+        tag_delete: Literal["auto", "native"] = "auto",
+        digests: DeletesDigests | None = None,
     ) -> None:
         self._name = name
         self._client = client
-        self._deleter = Deleter(name, client, self, journal, native_only=tag_delete == "native")
+        native_only = tag_delete == "native"
+        self._deleter = Deleter(name, client, self, journal, native_only=native_only, digests=digests)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from regfs.auth import helper_program
+from regfs.auth import program as running
 from regfs.auth.docker import hand_to_docker
 from regfs.auth.helper_program import Helper
 from regfs.auth.sources.docker_config import DockerConfigSource
@@ -140,7 +140,7 @@ def test_a_helper_that_fails_says_how(tmp_path: Path, script: str, said: str) ->
 def test_a_helper_that_does_not_end_is_ended_with_all_that_it_started(
     tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper_program, "DEADLINE", 0.5)
+    monkeypatch.setattr(running, "DEADLINE", 0.5)
     path = program(tmp_path, "x", script)
     started = time.monotonic()
     with pytest.raises(CredentialError, match="no answer within"):

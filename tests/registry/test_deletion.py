@@ -119,9 +119,9 @@ def test_the_throw_away_way_is_this_and_nothing_more() -> None:
     index = throw_away_index("a mark")
     assert writes(model) == [
         DeleteManifest("team/app", "v1"),
-        DeleteManifest("team/app", Digest.of(b"made up")),
+        DeleteManifest("team/app", Digest.of(b"made up"), "v1", probe=True),
         PutManifest("team/app", "v1", index, OCI_INDEX),
-        DeleteManifest("team/app", Digest.of(index)),
+        DeleteManifest("team/app", Digest.of(index), "v1"),
     ]
     written = [number for number, step in enumerate(model.done) if isinstance(step, Record)]
     touched = [number for number, step in enumerate(model.done) if isinstance(step, PutManifest)]

@@ -127,8 +127,10 @@ class ListsRepositories(Protocol):
 class NamespacePage:
     """One page of what is in a namespace: full names, of namespaces directly below it and of repositories in it.
 
-    A repository may be deeper by several components; what leads there is then a namespace too. ``partial``: why this
-    is not all that is there, for people; empty: nothing is known to be missing.
+    A repository may be deeper by several components; what leads there is then a namespace too, and all that is in it
+    has been said. So a name that holds what this does not tell is among ``namespaces``, a repository too; a namespace
+    that is also a repository is among the ``repositories`` here or of its own. ``partial``: why this is not all that
+    is there, for people; empty: nothing is known to be missing, but in ``""``, which never tells that a name is absent.
     """
 
     namespaces: Sequence[str] = ()
@@ -340,6 +342,16 @@ class RecognisesReplies(Protocol):
 
     def recognise(self, address: str, status: int, headers: Mapping[str, str]) -> Claim | None:
         """What an unsigned ``GET /v2/`` at ``address`` says about it (header names in lower case); None: nothing."""
+        ...
+
+
+@runtime_checkable
+class DeclaresCapabilities(Protocol):
+    """What a provider may be too: it says without a connection what its Sources can do; `regfs plugins` shows it."""
+
+    @property
+    def capabilities(self) -> Sequence[type]:
+        """Every capability (`DeletesTags` …) that a Source of its hands out on a mount that may write."""
         ...
 
 

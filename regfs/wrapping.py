@@ -24,8 +24,10 @@ from regfs.ports import (
     DeletesRepositories,
     DeletesTags,
     Deletion,
+    ListsNamespaces,
     ListsRepositories,
     Metered,
+    NamespacePage,
     RawManifest,
     ResolvesTags,
     Source,
@@ -61,6 +63,10 @@ class WrappedSource:
     def shown(self, repositories: Sequence[str]) -> Sequence[str]:
         """What of a page of repositories' names is passed on. What a subclass overrides."""
         return repositories
+
+    def leads_on(self, namespace: str) -> bool:  # noqa: ARG002 - a fence looks at it
+        """Whether anything below ``namespace`` may be asked about. What a subclass overrides."""
+        return True
 
     async def check(self) -> None:
         """See `Source.check`."""
@@ -131,6 +137,20 @@ class _Lists:
                 yield self._source.shown(page)
 
 
+class _ListsNamespaces:
+    def __init__(self, inner: ListsNamespaces, source: WrappedSource) -> None:
+        self._inner, self._source = inner, source
+
+    async def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
+        source = self._source
+        if not source.leads_on(name):
+            raise NotFound(f"{name} is outside what this mount shows", registry=source.name)
+        async with aclosing(source.each(self._inner.namespace(name))) as pages:
+            async for page in pages:
+                namespaces = [found for found in page.namespaces if source.leads_on(found)]
+                yield NamespacePage(namespaces, source.shown(page.repositories), page.partial)
+
+
 class _Resolves:
     def __init__(self, inner: ResolvesTags, source: WrappedSource) -> None:
         self._inner, self._source = inner, source
@@ -163,6 +183,7 @@ class _DeletesRepositories:
 
 _WRAPPERS: Final[Mapping[type, Callable[[Any, WrappedSource], object]]] = {
     ListsRepositories: _Lists,
+    ListsNamespaces: _ListsNamespaces,
     ResolvesTags: _Resolves,
     DeletesTags: _Deletes,
     DeletesRepositories: _DeletesRepositories,
@@ -172,7 +193,7 @@ _WRAPPERS: Final[Mapping[type, Callable[[Any, WrappedSource], object]]] = {
 class ReadOnlySource(WrappedSource):
     """Hands out no capability that could change the registry, nor one that this version does not know."""
 
-    _READS: Final = frozenset({ListsRepositories, ResolvesTags, Metered, DatesTags, Counts})
+    _READS: Final = frozenset({ListsRepositories, ListsNamespaces, ResolvesTags, Metered, DatesTags, Counts})
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
         """See `Source.capability`."""
@@ -194,6 +215,10 @@ class FencedSource(WrappedSource):
     def shown(self, repositories: Sequence[str]) -> Sequence[str]:
         """Those inside the fence."""
         return [name for name in repositories if self._fence.holds(name)]
+
+    def leads_on(self, namespace: str) -> bool:
+        """Whether something inside the fence can be there."""
+        return self._fence.leads_to(namespace)
 
 
 class GuardedSource(WrappedSource):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
@@ -16,6 +17,7 @@ from regfs.ports import (
     DatesTags,
     DeletesRepositories,
     DeletesTags,
+    ListsNamespaces,
     ListsRepositories,
     Metered,
     Recovers,
@@ -29,6 +31,7 @@ C = TypeVar("C")
 
 KINDS: Final[tuple[type[Any], ...]] = (
     ListsRepositories,
+    ListsNamespaces,
     ResolvesTags,
     Metered,
     DatesTags,
@@ -40,12 +43,38 @@ KINDS: Final[tuple[type[Any], ...]] = (
 """All capabilities that the tree asks for."""
 
 
+async def within(lister: ListsNamespaces, namespace: str) -> tuple[list[str], list[str]]:
+    """What is in a namespace: the namespaces and the repositories that it lists, one that pages for ever a failure."""
+    namespaces: list[str] = []
+    repositories: list[str] = []
+    pages = 0
+    async for page in lister.namespace(namespace):
+        namespaces += page.namespaces
+        repositories += page.repositories
+        pages += 1
+        assert pages < 1000, "the paging does not end"
+    return namespaces, repositories
+
+
+async def everything(lister: ListsNamespaces, namespace: str) -> set[str]:
+    """All repositories of a namespace and of those in it."""
+    namespaces, repositories = await within(lister, namespace)
+    found = set(repositories)
+    for name in namespaces:
+        found |= await everything(lister, name)
+    return found
+
+
 class CapabilityContract:
     """The part of the suite that is about capabilities: a test of one that is not declared promises nothing."""
 
     capabilities: ClassVar[frozenset[type[Any]]] = frozenset()
     keeps_untagged: ClassVar[bool] = True
     """Whether the registry keeps a manifest when its last tag goes; some collect it at once."""
+    nested_names: ClassVar[tuple[str, ...]] = ("app", "tool", "sub/app", "sub/deep/app")
+    """Names below a namespace that the registry can hold; one of two levels says ``("app", "tool")``."""
+    many_repositories: ClassVar[int] = 120
+    """How many repositories of one namespace make it page, if it does."""
 
     def test_the_capabilities_are_those_declared(self, harness: Harness) -> None:
         harness.push("team/app", ["v1"], make_image())
@@ -72,6 +101,64 @@ class CapabilityContract:
             assert sorted(found) == sorted(names)
 
         self._with(harness, ListsRepositories, body)
+
+    def test_a_namespace_lists_once_each_what_is_in_it_and_nothing_of_another(self, harness: Harness) -> None:
+        """What the first level shows is the caller's own affair; looked into, a namespace tells all that is in it."""
+        names = [f"team/{name}" for name in self.nested_names] + ["other/app"]
+        for name in names:
+            harness.push(name, ["v1"], make_image(name))
+
+        async def body(lister: ListsNamespaces) -> None:
+            for team in ("team", "other"):
+                namespaces, repositories = await within(lister, team)
+                assert len(set(repositories)) == len(repositories)
+                assert len(set(namespaces)) == len(namespaces)
+                assert all(name.startswith(f"{team}/") for name in (*namespaces, *repositories))
+                assert all(name.count("/") == 1 for name in namespaces), "only those directly below it"
+                found = set(repositories)
+                for name in namespaces:
+                    found |= await everything(lister, name)
+                assert found == {name for name in names if name.startswith(f"{team}/")}
+
+        self._with(harness, ListsNamespaces, body)
+
+    def test_the_first_namespace_ends_and_what_it_shows_can_be_looked_into(self, harness: Harness) -> None:
+        harness.push("team/app", ["v1"], make_image())
+
+        async def body(lister: ListsNamespaces) -> None:
+            namespaces, repositories = await within(lister, "")
+            assert len(set(namespaces)) == len(namespaces)
+            assert len(set(repositories)) == len(repositories)
+            for name in namespaces:
+                await within(lister, name)
+
+        self._with(harness, ListsNamespaces, body)
+
+    def test_an_unknown_namespace_is_not_found_and_a_repository_with_nothing_in_it_is_none(
+        self, harness: Harness
+    ) -> None:
+        harness.push("team/app", ["v1"], make_image())
+
+        async def body(lister: ListsNamespaces) -> None:
+            with pytest.raises((NotFound, ListingRefused)):
+                await within(lister, "no-such-team")
+            with pytest.raises(NotFound):
+                await within(lister, "team/app/absent")
+            with suppress(NotFound):
+                assert await everything(lister, "team/app") <= {"team/app"}
+
+        self._with(harness, ListsNamespaces, body)
+
+    def test_a_namespace_of_many_repositories_is_listed_to_its_end(self, harness: Harness) -> None:
+        names = [f"team/app{number:03}" for number in range(self.many_repositories)]
+        image = make_image()
+
+        async def body(lister: ListsNamespaces) -> None:
+            for name in names:
+                await trio.to_thread.run_sync(harness.push, name, ["v1"], image)
+            assert await everything(lister, "team") == set(names)
+
+        self._with(harness, ListsNamespaces, body)
 
     def test_a_tag_resolves_to_its_manifests_descriptor(self, harness: Harness) -> None:
         index = make_index()

@@ -6,8 +6,7 @@ or fail any of them. Content is put straight in by the test (`push`), never thro
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Final, TypeVar, cast
 import trio
 
 from regfs.digest import Digest
-from regfs.errors import DeletionDisabled, ListingRefused, Moved, NotFound, Refused, TooLarge
+from regfs.errors import NotFound, TooLarge
 from regfs.manifest import MAX_MANIFEST, Descriptor, config_created, parse_manifest
 from regfs.ports import (
     Answer,
@@ -25,7 +24,7 @@ from regfs.ports import (
     DatesTags,
     DeletesRepositories,
     DeletesTags,
-    Deletion,
+    ListsNamespaces,
     ListsRepositories,
     Metered,
     RawManifest,
@@ -35,6 +34,7 @@ from regfs.ports import (
     TagPage,
 )
 from regfs.reference import TagOrDigest
+from regfs.testing import memory_capabilities as able_to
 from regfs.testing.images import Content, Image, Pushable, make_image
 from regfs.testing.rules import Call, Gate, Rule
 
@@ -53,12 +53,15 @@ class Abilities:
     deletes_tags: Answer | None = Answer.YES
     """What `can_delete` says; None: no such capability. With NO, deleting raises DeletionDisabled."""
     deletes_repositories: bool = False
+    lists_namespaces: bool = False
+    """Whether it lists namespace by namespace. Each name on the way to a repository is one; the others are none."""
     metered: bool = False
     recovers: bool = False
     dates: Cost | None = None
     """None: no such capability. FREE puts the images' dates into the listings."""
     listing_refused: bool = False
-    """Listing repositories raises ListingRefused, as a registry does that keeps its catalog to itself."""
+    """Listing repositories raises ListingRefused, as a registry does that keeps its catalog to itself. (For one
+    namespace: ``fail(ListingRefused(…), "namespace", NAME)``.)"""
     digests_in_listings: bool = False
     claims_digests: bool = True
     """Whether a manifest comes with the registry's own word for its digest."""
@@ -86,6 +89,12 @@ class MemorySource:
         self.in_flight = 0
         self.max_in_flight = 0
         self.closed = False
+        self.partial: dict[str, str] = {}
+        """Namespaces (``""``: the first one) whose pages say that they are not all, with the reason."""
+        self.secret: set[str] = set()
+        """Repositories that no namespace tells of: they are found by name alone."""
+        self.empty_namespaces: set[str] = set()
+        """Namespaces that are there though nothing is in them."""
         self.leftovers: list[str] = []
         """What `recover` finds half done."""
         self._rules: list[Rule] = []
@@ -223,14 +232,18 @@ class MemorySource:
         """See `regfs.ports.Source.capability`."""
         able = self.abilities
         offered: dict[type, tuple[bool, Callable[[], object]]] = {
-            ListsRepositories: (able.lists_repositories, lambda: _Lists(self)),
-            ResolvesTags: (able.resolves_tags, lambda: _Resolves(self)),
-            Counts: (able.counts, lambda: _Counts(self)),
-            DeletesTags: (able.deletes_tags is not None, lambda: _Deletes(self)),
-            DeletesRepositories: (able.deletes_repositories, lambda: _DeletesRepositories(self)),
-            Metered: (able.metered, lambda: _Metered(self)),
-            Recovers: (able.recovers, lambda: _Recovers(self)),
-            DatesTags: (able.dates is not None, lambda: _Dates(self)),
+            ListsRepositories: (able.lists_repositories, lambda: able_to.ListsInMemory(self)),
+            ListsNamespaces: (able.lists_namespaces, lambda: able_to.ListsNamespacesInMemory(self)),
+            ResolvesTags: (able.resolves_tags, lambda: able_to.ResolvesInMemory(self)),
+            Counts: (able.counts, lambda: able_to.CountsInMemory(self)),
+            DeletesTags: (able.deletes_tags is not None, lambda: able_to.DeletesInMemory(self)),
+            DeletesRepositories: (
+                able.deletes_repositories,
+                lambda: able_to.DeletesRepositoriesInMemory(self),
+            ),
+            Metered: (able.metered, lambda: able_to.MeteredInMemory(self)),
+            Recovers: (able.recovers, lambda: able_to.RecoversInMemory(self)),
+            DatesTags: (able.dates is not None, lambda: able_to.DatesInMemory(self)),
         }
         offer = offered.get(kind)
         return cast(C, offer[1]()) if offer is not None and offer[0] else None
@@ -294,85 +307,6 @@ class MemorySource:
         config = parse_manifest(found.raw, found.media_type, digest).config
         raw = home.blobs.get(config.digest) if config is not None else None
         return None if raw is None else config_created(raw)
-
-
-class _Capability:
-    def __init__(self, source: MemorySource) -> None:
-        self._source = source
-
-
-class _Lists(_Capability):
-    async def repositories(self) -> AsyncIterator[Sequence[str]]:
-        source, start = self._source, 0
-        while True:
-            async with source._call("repositories"):
-                if source.abilities.listing_refused:
-                    raise ListingRefused("the registry does not list its repositories", registry=source.name)
-                names = list(source._repositories)
-                page = names[start : start + source.abilities.repositories_per_page]
-                start += len(page)
-            yield page
-            if start >= len(names):
-                return
-
-
-class _Resolves(_Capability):
-    async def resolve(self, repository: str, tag: str) -> Descriptor:
-        async with self._source._call("resolve", repository, tag):
-            digest = self._source._resolve(repository, tag)
-            found = self._source._home(repository).manifests[digest]
-            return Descriptor(found.media_type, digest, len(found.raw))
-
-
-class _Deletes(_Capability):
-    def can_delete(self) -> Answer:
-        return self._source.abilities.deletes_tags or Answer.NO
-
-    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        source = self._source
-        async with source._call("delete_tag", repository, tag):
-            if self.can_delete() is Answer.NO:
-                raise DeletionDisabled(
-                    "deletion is switched off", setting="abilities.deletes_tags", registry=source.name
-                )
-            tags = source._home(repository).tags
-            if tag not in tags:
-                raise NotFound(f"there is no tag {tag} in {repository}", registry=source.name)
-            if seen is not None and tags[tag] != seen:
-                raise Moved(f"{repository}:{tag} is {tags[tag]} by now", registry=source.name)
-            del tags[tag]
-            return Deletion("the memory's own tag deletion")
-
-
-class _DeletesRepositories(_Capability):
-    async def delete_repository(self, repository: str) -> None:
-        async with self._source._call("delete_repository", repository):
-            if self._source._home(repository).tags:
-                raise Refused(f"{repository} has tags", registry=self._source.name)
-            del self._source._repositories[repository]
-
-
-class _Recovers(_Capability):
-    async def recover(self) -> Sequence[str]:
-        async with self._source._call("recover"):
-            found, self._source.leftovers = self._source.leftovers, []
-            return found
-
-
-class _Metered(_Capability):
-    def quota(self) -> Mapping[str, int]:
-        return {"limit": 100, "remaining": max(0, 100 - self._source.count("manifest")), "window": 21600}
-
-
-class _Dates(_Capability):
-    @property
-    def cost(self) -> Cost:
-        return self._source.abilities.dates or Cost.ABSENT
-
-
-class _Counts(_Capability):
-    def counters(self) -> Mapping[str, int]:
-        return {"requests": len(self._source.calls), **Counter(call.method for call in self._source.calls)}
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

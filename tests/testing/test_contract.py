@@ -59,7 +59,9 @@ class TestMemorySourceThatCanDoAll(SourceContract):
 
     @pytest.fixture
     def harness(self) -> Harness:
-        able = Abilities(metered=True, recovers=True, dates=Cost.FREE, deletes_repositories=True)
+        able = Abilities(
+            metered=True, recovers=True, dates=Cost.FREE, deletes_repositories=True, lists_namespaces=True
+        )
         return MemoryHarness(MemorySource(abilities=replace(able, tags_per_page=100)))
 
 

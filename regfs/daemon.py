@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from regfs import errors
 from regfs.errors import MountError, RegfsError
@@ -113,6 +113,10 @@ def _rebuilt(message: dict[str, str]) -> RegfsError:
 # ── the daemon's end ──
 
 
+_GARBAGE: Final = 20_000
+"""Objects after which to look for garbage. Python's 700 are one `cat`, of which looking would be a tenth."""
+
+
 class _Pipe(Told):
     """The command, through a pipe: a JSON object a line."""
 
@@ -132,6 +136,7 @@ class _Pipe(Told):
         """Let the command go, and leave its terminal."""
         self.send(ready="yes")
         gc.freeze()
+        gc.set_threshold(_GARBAGE)
         gc.enable()
         with contextlib.suppress(BrokenPipeError):
             self._pipe.close()

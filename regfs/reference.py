@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from regfs.digest import Digest
@@ -27,16 +28,23 @@ TagOrDigest = str | Digest
 """What follows a repository in a request: a tag's name, or a digest."""
 
 
+_KEPT: Final = 4096
+"""Names whose grammar is remembered: each look at a file asks about the same few again and again."""
+
+
+@lru_cache(_KEPT)
 def is_component(text: str) -> bool:
     """Say whether ``text`` can be one path component of a repository's name."""
     return len(text) <= MAX_REPOSITORY and _COMPONENT.fullmatch(text) is not None
 
 
+@lru_cache(_KEPT)
 def is_repository(text: str) -> bool:
     """Say whether ``text`` can be a repository's name: components joined by ``/``."""
     return 0 < len(text) <= MAX_REPOSITORY and all(map(is_component, text.split("/")))
 
 
+@lru_cache(_KEPT)
 def is_tag(text: str) -> bool:
     """Say whether ``text`` can be a tag."""
     return _TAG.fullmatch(text) is not None

@@ -122,7 +122,7 @@ class Transport(httpx.AsyncBaseTransport):
                 self._count("unauthorized", 1)
         whole = WHOLE in request.extensions and answer.status < 300
         body = _Body(answer, origin, self._count, None if whole else _SIDE_LIMIT)
-        response = httpx.Response(answer.status, headers=answer.headers, stream=body)
+        response = httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
         if "content-encoding" in response.headers:
             # httpx would decode it, without a limit; what only explains an error is shown as far as it is text.
             encoding = response.headers.pop("content-encoding").strip().lower()

@@ -15,6 +15,7 @@ class Connection:
     ``namespaces`` are shown where the registry refuses to list; ``only`` fences it: globs of repository names
     (empty: everything). ``allow_hosts`` are hosts that redirects, realms and pages may lead to although they are
     private. ``tag_delete`` "native" forbids the throw-away way of deleting a tag. ``options`` are the provider's own.
+    ``client_cert`` is shown to the registry's own host and port; its key is in ``client_key``, or in the same file.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Connection:
     username: str = ""
     insecure: bool = False
     ca: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
     namespaces: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
@@ -31,3 +34,5 @@ class Connection:
     options: tuple[tuple[str, str], ...] = ()
     generation: str = ""
     """Changes with every `regfs login`, so that a running mount knows to ask for credentials anew."""
+    account: str = ""
+    """Under which name, beside the address, the keyring has its credential: several accounts may be on one host."""

@@ -33,12 +33,15 @@ _CHECKS: Final[Mapping[str, values.Check]] = {
     "username": values.text,
     "insecure": values.boolean,
     "ca": values.path,
+    "client_cert": values.path,
+    "client_key": values.path,
     "namespaces": values.each(values.namespace),
     "only": values.each(values.pattern),
     "allow_hosts": values.each(values.host),
     "tag_delete": values.choice("auto", "native"),
     "options": values.options,
     "generation": values.text,
+    "account": values.text,
 }
 
 
@@ -50,14 +53,7 @@ class ConnectionStore:
 
     def load(self) -> tuple[Connection, ...]:
         """All connections, in the order in which they were first saved. ConfigError: the file cannot be used."""
-        try:
-            with self.path.open("rb") as stream:
-                raw = stream.read(MAX_STORE + 1)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from error
-        return tuple(self._parsed(raw))
+        return tuple(map(self._usable, self._tables()))
 
     def save(self, connection: Connection) -> None:
         """Keep a connection, in place of one of the same name. ConfigError: it cannot be kept."""
@@ -67,13 +63,18 @@ class ConnectionStore:
             self._write([*(kept | {connection.name: table}).values()])
 
     def remove(self, name: str) -> bool:
-        """Forget a connection; False where there was none. ConfigError: the file cannot be written."""
+        """Forget a connection, also one that cannot be used; False where there was none. ConfigError: the file is damaged."""
         with self._locked():
-            kept = self.load()
-            left = [self._table(known) for known in kept if known.name != name]
+            kept = self._tables()
+            left = [table for table in kept if _name_in(table) != name]
             if len(left) < len(kept):
                 self._write(left)
             return len(left) < len(kept)
+
+    def raw_address(self, name: str) -> str | None:
+        """What stands as the address of a connection that perhaps cannot be used; None: there is none of that name."""
+        found = [table for table in self._tables() if _name_in(table) == name]
+        return str(found[0].get("address", ""))[:200] if found and isinstance(found[0], dict) else None
 
     def fingerprint(self) -> object:
         """Something that differs whenever the file has changed; costs one stat."""
@@ -83,19 +84,45 @@ class ConnectionStore:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
-    def _parsed(self, raw: bytes) -> Iterator[Connection]:
+    def _tables(self) -> list[Any]:
+        """What the file holds, unchecked. ConfigError: it holds something else."""
+        try:
+            with self.path.open("rb") as stream:
+                raw = stream.read(MAX_STORE + 1)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from error
+        return self._parsed(raw)
+
+    def _usable(self, table: object) -> Connection:
+        try:
+            return _connection(table)
+        except (ValueError, TypeError) as error:
+            name = _name_in(table)
+            remedy = self._start_again()
+            if is_connection_name(name):
+                remedy = (
+                    f"`regfs registries remove {name}` forgets that one; then run `regfs login` for it again"
+                )
+            raise ConfigError(
+                f"{self.path} is damaged (the connection {name[:128]!r}: {str(error)[:200]}); {remedy}"
+            ) from error
+
+    def _start_again(self) -> str:
+        return f"move it away (mv {self.path} {self.path}.bad) and run `regfs login` for each registry"
+
+    def _parsed(self, raw: bytes) -> list[Any]:
         try:
             if len(raw) > MAX_STORE:
                 raise ValueError(f"over the limit of {MAX_STORE} bytes")  # noqa: TRY301
             document = json.loads(raw)
             if document["version"] != _VERSION:
                 raise ValueError(f"its version is not {_VERSION}: another regfs wrote it")  # noqa: TRY301
-            for table in document["connections"]:
-                yield _connection(table)
+            return list(document["connections"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(
-                f"{self.path} is damaged ({type(error).__name__}: {str(error)[:200]}); "
-                f"move it away (mv {self.path} {self.path}.bad) and run `regfs login` for each registry"
+                f"{self.path} is damaged ({type(error).__name__}: {str(error)[:200]}); {self._start_again()}"
             ) from error
 
     def _table(self, connection: Connection) -> dict[str, object]:
@@ -146,7 +173,7 @@ class ConnectionStore:
 def all_connections(settings: Settings, store: ConnectionStore) -> tuple[Connection, ...]:
     """The config's registries and the store's; of one name, the config's, with what the sign-in added to it."""
     stored = {connection.name: connection for connection in store.load()}
-    configured = {c.name: _signed_in(c, stored.get(c.name)) for c in settings.registries}
+    configured = {c.name: _signed_in(c, stored) for c in settings.registries}
     return tuple((configured | {n: c for n, c in stored.items() if n not in configured}).values())
 
 
@@ -175,11 +202,22 @@ def _comparable(text: str) -> str:
     return f"{host.lower()}{slash}{path}"
 
 
-def _signed_in(configured: Connection, stored: Connection | None) -> Connection:
-    """A sign-in counts only for the address that it was made for."""
-    if stored is None or stored.address != configured.address:
+def _signed_in(configured: Connection, stored: Mapping[str, Connection]) -> Connection:
+    """A sign-in counts only for the address that it was made for: the one of that name, else the first of that user."""
+    fitting = [
+        known
+        for known in stored.values()
+        if known.address == configured.address and configured.username in ("", known.username)
+    ]
+    fitting.sort(key=lambda known: known.name != configured.name)
+    if not fitting:
         return configured
-    return replace(configured, username=configured.username or stored.username, generation=stored.generation)
+    known = fitting[0]
+    return replace(configured, username=known.username, account=known.account, generation=known.generation)
+
+
+def _name_in(table: object) -> str:
+    return str(table.get("name", "")) if isinstance(table, dict) else ""
 
 
 def _connection(table: object) -> Connection:

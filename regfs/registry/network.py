@@ -160,6 +160,7 @@ class Stream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._where = where
         self._size = _SMALL_READ
+        self._fresh = True
         self.tail = b""
         """The last bytes that were read: a reply to HEAD ends with its headers, or has a body it must not have."""
 
@@ -172,10 +173,11 @@ class Stream(httpcore.AsyncNetworkStream):
         except trio.TooSlowError as error:
             raise httpcore.ReadTimeout from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError(_reason(error)) from error
+            raise self._lost(error, httpcore.ReadError) from error
         # A buffer of 256 KiB costs more than a small reply itself, so only a body that fills the small one gets it.
         self._size = READ_SIZE if len(data) >= _SMALL_READ // 2 else _SMALL_READ
         self.tail = data[-4:]
+        self._fresh = False
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -188,7 +190,7 @@ class Stream(httpcore.AsyncNetworkStream):
         except trio.TooSlowError as error:
             raise httpcore.WriteTimeout from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError(_reason(error)) from error
+            raise self._lost(error, httpcore.WriteError) from error
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -227,6 +229,15 @@ class Stream(httpcore.AsyncNetworkStream):
         if info == "socket":
             return self._socket()
         return None
+
+    def _lost(self, error: BaseException, otherwise: type[httpcore.NetworkError]) -> Exception:
+        """Say why a connection broke. A TLS 1.3 server refuses a client certificate only after the handshake."""
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+            return TlsFailed(explain(self._where, cause), speaks_tls=True, registry=self._where)
+        if self._fresh and isinstance(self._stream, trio.SSLStream):
+            return otherwise(f"{_reason(error)}, right after the TLS handshake: it may want a client certificate")
+        return otherwise(_reason(error))
 
     def _socket(self) -> trio.socket.SocketType:
         stream: Any = self._stream

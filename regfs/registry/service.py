@@ -42,8 +42,15 @@ def beside(connection: Connection, base: str) -> Connection:
     if there.scheme not in ("http", "https"):
         raise ConfigError(f"a service's address begins with https://, and this does not: {base[:80]!r}")
     if here is not None and here.host == there.host:
-        return replace(connection, address=base)
-    return replace(connection, address=base, insecure=False, ca=None)
+        # The client certificate is for the registry's own port, which `TlsPolicy` compares by the address.
+        same = (here.port or 443) == (there.port or 443)
+        return replace(
+            connection,
+            address=base,
+            client_cert=connection.client_cert if same else None,
+            client_key=connection.client_key if same else None,
+        )
+    return replace(connection, address=base, insecure=False, ca=None, client_cert=None, client_key=None)
 
 
 class Service:

@@ -30,7 +30,7 @@ from regfs.registry.proxies import environment, proxy_for
 from regfs.registry.redirects import DEFAULT_PORTS, Origin, shown
 from regfs.registry.replies import excerpt
 from regfs.registry.site import Site
-from regfs.registry.tls import TlsPolicy
+from regfs.registry.tls import TlsPolicy, authority
 
 WHOLE: Final = "regfs.whole"
 """Request extension: the caller limits the body itself."""
@@ -64,7 +64,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._read_only = read_only
         self._guard = Guard(site.host, connection.allow_hosts)
         self._tls = TlsPolicy(connection, site.host)
-        self._pools: dict[tuple[str, bool, str | None], httpcore.AsyncConnectionPool] = {}
+        self._pools: dict[tuple[str, str, str | None], httpcore.AsyncConnectionPool] = {}
         self._proxies: dict[str, str] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -135,10 +135,12 @@ class Transport(httpx.AsyncBaseTransport):
         proxy = proxy_for(origin, self._proxies) if self._proxies else None
         if proxy is not None:
             await self._guard.check_proxied(origin.host, origin.port)
-        key = (origin.scheme, self._tls.is_special(origin.host), proxy)
+        place = authority(origin.scheme, origin.host, origin.port)
+        tls = await self._tls.key(place) if origin.scheme == "https" else ""
+        key = (origin.scheme, tls, proxy)
         pool = self._pools.get(key)
         if pool is None:
-            context = await self._tls.context(origin.host) if origin.scheme == "https" else None
+            context = await self._tls.context(place) if origin.scheme == "https" else None
             to_proxy = await self._tls.context("") if proxy and proxy.startswith("https:") else None
             pool = self._pools.setdefault(key, self._make_pool(context, proxy, to_proxy))
         return pool

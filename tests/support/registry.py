@@ -36,11 +36,15 @@ class AccessLine(NamedTuple):
 
 @dataclass(frozen=True)
 class RegistryOptions:
-    """How the registry is set up. ``htpasswd`` maps user names to passwords; ``prefix`` is like ``/hub/``."""
+    """How the registry is set up. ``htpasswd`` maps user names to passwords; ``prefix`` is like ``/hub/``.
+
+    ``client_ca``: the authority of the client certificates that everybody has to show.
+    """
 
     htpasswd: Mapping[str, str] = field(default_factory=dict)
     token: TokenServer | None = None
     tls: Certificate | None = None
+    client_ca: Path | None = None
     delete: bool = True
     read_only: bool = False
     prefix: str = ""
@@ -202,6 +206,8 @@ class DockerRegistry:
             http["prefix"] = options.prefix
         if options.tls:
             http["tls"] = {"certificate": str(options.tls.certificate), "key": str(options.tls.key)}
+            if options.client_ca:
+                http["tls"]["clientcas"] = [str(options.client_ca)]
         config: dict[str, Any] = {"version": 0.1, "log": {"level": "error"}, "storage": storage, "http": http}
         if options.catalog_max_entries is not None:
             config["catalog"] = {"maxentries": options.catalog_max_entries}

@@ -50,7 +50,7 @@ class _Kept(msgspec.Struct):
 
 
 class KeyringSource:
-    """Keeps, gives and forgets credentials: service ``regfs``, one entry for each registry's address."""
+    """Keeps, gives and forgets credentials: service ``regfs``, one entry for each account at an address."""
 
     name = "keyring"
 
@@ -60,7 +60,8 @@ class KeyringSource:
 
     async def get(self, connection: Connection) -> Credential | None:
         """The credential for a connection. CredentialError: no usable keyring, or it does not answer."""
-        text = await self._ask(lambda backend: backend.get_password(SERVICE, connection.address))
+        entry = entry_of(connection)
+        text = await self._ask(lambda backend: backend.get_password(SERVICE, entry))
         if text is None:
             return None
         try:
@@ -75,20 +76,22 @@ class KeyringSource:
         """Keep it, in place of an older one. CredentialError: no usable keyring, or it does not take it."""
         checked(credential)
         kept = _Kept(credential.username, credential.secret, credential.kind.value)
-        text = msgspec.json.encode(kept).decode()
+        text, entry = msgspec.json.encode(kept).decode(), entry_of(connection)
 
         def keep(backend: KeyringBackend) -> None:
-            backend.set_password(SERVICE, connection.address, text)
+            backend.set_password(SERVICE, entry, text)
 
         await self._ask(keep, credential)
 
     async def erase(self, connection: Connection) -> bool:
         """Forget it; False where there was none. CredentialError: no usable keyring, or it does not answer."""
 
+        entry = entry_of(connection)
+
         def erase(backend: KeyringBackend) -> bool:
-            if backend.get_password(SERVICE, connection.address) is None:
+            if backend.get_password(SERVICE, entry) is None:
                 return False
-            backend.delete_password(SERVICE, connection.address)
+            backend.delete_password(SERVICE, entry)
             return True
 
         return await self._ask(erase)
@@ -112,6 +115,14 @@ class KeyringSource:
             f"the keyring gave no answer within {DEADLINE:.0f} s: it is probably locked and prompts for its password;"
             " unlock it, then try again"
         )
+
+
+def entry_of(connection: Connection) -> str:
+    """What a connection's entry is called. The whole address is part of it, so that no other host or port gets it.
+
+    Sign-ins of before there were accounts are kept under the address alone.
+    """
+    return f"{connection.account}@{connection.address}" if connection.account else connection.address
 
 
 def _asked(question: Callable[[KeyringBackend], R], credential: Credential | None) -> R:

@@ -43,6 +43,7 @@ class Settings:
     log_file: Path | None = None
     verbose: int = 0
     credentials: Path | None = None
+    plugins_dir: Path | None = None
     call_deadline: float = 30.0
     retries: int = 4
     max_requests: int = 16
@@ -60,6 +61,7 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "log_file": values.path,
     "verbose": values.integer(0, 9),
     "credentials": values.path,
+    "plugins_dir": values.path,
     "call_deadline": values.number(1, 3600),
     "retries": values.integer(0, 20),
     "max_requests": values.integer(1, 256),
@@ -124,6 +126,18 @@ def load_settings(
 
 def check_config(files: Sequence[Path] | None = None) -> list[str]:
     """All mistakes in the config files, a line each; also plugins that a registry names and that cannot be used."""
+def plugins_folder(files: Sequence[Path] | None = None) -> Path | None:
+    """The folder of one-file plugins that the config files name, whatever else is wrong with them; None: there is none.
+
+    It is needed before the settings are: an address in them is read by the provider whose it is.
+    """
+    loader = _Loader()
+    for file in config_files() if files is None else files:
+        loader.read_top(file)
+    folder: Path | None = loader.settings.get("plugins_dir")
+    return folder
+
+
     loader = _Loader()
     for file in config_files() if files is None else files:
         loader.read(file)
@@ -151,6 +165,16 @@ class _Loader:
             return
         reader = _FileReader(file, TomlLines(text))
         self.settings.update(reader.settings(document))
+        found = self.read_top(file)
+        if found is None:
+            return
+        reader, document = found
+        self.registries.update(reader.registries(document))
+        self.mistakes += sorted(reader.mistakes, key=lambda mistake: mistake.line or 0)
+        self._places.update(reader.places)
+
+    def read_top(self, file: Path) -> tuple[_FileReader, dict[str, object]] | None:
+        """As `read`, of the settings that are no registry's alone; what is left to be read, or None."""
         self.registries.update(reader.registries(document))
         self.mistakes += sorted(reader.mistakes, key=lambda mistake: mistake.line or 0)
         self._places.update(reader.places)

@@ -1,4 +1,4 @@
-"""Providers and auth methods, found by entry points: ours in the same way as a stranger's.
+"""Providers and auth methods, found by entry points: ours in the same way as a stranger's; then those of ``plugins_dir``.
 
 A plugin is imported only when it is asked for. One that cannot be used is named with its reason, and stops nothing.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from regfs import __version__
 from regfs.errors import ConfigError, PluginError
@@ -22,7 +22,8 @@ from regfs.redaction import redact
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from regfs.ports import AuthMethod, Claim, Provider
+    from regfs.plugin_folder import Found
+    from regfs.ports import AuthMethod, Claim, Field, Provider
 
 Group = Literal["provider", "auth"]
 
@@ -46,7 +47,7 @@ OURS: Final[Mapping[Group, Mapping[str, str]]] = {
 
 _OUR_METADATA: Final = re.compile(r"regfs(?:-[0-9][^-]*)?\.(?:dist|egg)-info")
 
-_REQUIRED: Final[Mapping[Group, Sequence[str]]] = {
+_REQUIRED: Final[Mapping[str, Sequence[str]]] = {
     "provider": ("name", "title", "default_auth", "many", "fields", "claim", "registries"),
     "auth": ("name", "title", "fields", "flow", "credential", "for_docker"),
 }
@@ -54,21 +55,68 @@ _REQUIRED: Final[Mapping[Group, Sequence[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One plugin: ``origin`` is its distribution and version, ``value`` its entry point (``module:Class``).
+    """One plugin: ``origin`` is its distribution and version, or its file; ``value`` its entry point (``module:Class``).
 
-    ``error`` is empty where it can be used, else the reason in one line.
+    ``error`` is empty where it can be used, else the reason in one line. The group "file" is a file of ``plugins_dir``
+    of which nothing can be used.
     """
 
     name: str
-    group: Group
+    group: Group | Literal["file"]
     origin: str
     value: str
     error: str = ""
 
 
 def plugins() -> Sequence[Plugin]:
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a plugin says of itself without a connection.
+
+    ``capabilities`` are those that its Sources may hand out, ``roles`` what it may be beyond its contract
+    (``OffersOAuth``): names of the Protocols in `regfs.ports`. ``default_auth`` and ``many`` are a provider's.
+    """
+
+    title: str
+    capabilities: Sequence[str] = ()
+    roles: Sequence[str] = ()
+    fields: Sequence[Field] = ()
+    default_auth: str = ""
+    many: bool = False
+
+
     """All plugins, ours first, each tried. Of two that bear one name the first is used, and the other says so."""
-    return [_examined(plugin, first) for plugin, first in _with_winner(_registered())]
+    return [_examined(plugin, first) for plugin, first in _with_winner([*_registered(), *_broken_files()])]
+
+
+def abilities(plugin: Plugin) -> Abilities | None:
+    """What a plugin can do; None where it cannot be used, or fails when it is asked."""
+    if plugin.error:
+        return None
+    made, reason = _made(plugin)
+    try:
+        return None if reason else _abilities(cast("Any", made), plugin.group)
+    except Exception:  # a stranger's property can raise anything
+        _log.warning("%s %r does not say what it can do", plugin.group, plugin.name, exc_info=True)
+        return None
+
+
+def _abilities(made: Any, group: str) -> Abilities:
+    from regfs import ports
+
+    roles = (
+        (ports.OffersOAuth, ports.BringsCredentials, ports.RecognisesReplies)
+        if group == "provider"
+        else (ports.RefinesKeychain, ports.SignsInWithPerson)
+    )
+    return Abilities(
+        title=str(made.title),
+        capabilities=[kind.__name__ for kind in getattr(made, "capabilities", ())],
+        roles=[role.__name__ for role in roles if isinstance(made, role)],
+        fields=tuple(made.fields),
+        default_auth=str(getattr(made, "default_auth", "")),
+        many=bool(getattr(made, "many", False)),
+    )
 
 
 def provider(name: str) -> Provider:
@@ -144,11 +192,13 @@ def _instance(group: Group, name: str) -> object:
 
 
 def _strangers_plugin(group: Group, name: str) -> Plugin:
-    for plugin in _strangers():
-        if (plugin.group, plugin.name) == (group, name):
-            return plugin
+    for found in (_strangers, _in_folder):
+        for plugin in found():
+            if (plugin.group, plugin.name) == (group, name):
+                return plugin
     known = ", ".join(sorted(_names(group)))
-    raise PluginError(f"there is no {_title(group)} {name[:80]!r}; known: {known}")
+    unread = "".join(f"; {plugin.origin} cannot be used: {plugin.error}" for plugin in _broken_files())
+    raise PluginError(f"there is no {_title(group)} {name[:80]!r}; known: {known}{unread}")
 
 
 def _title(group: Group) -> str:
@@ -175,12 +225,14 @@ def _made(plugin: Plugin) -> tuple[object, str]:
 
 def _examined(plugin: Plugin, first: Plugin) -> Plugin:
     if plugin is not first:
+    if plugin.group == "file":
+        return plugin
         return replace(plugin, error=f"not used: {plugin.name!r} is already {first.origin}'s")
     return replace(plugin, error=_made(plugin)[1])
 
 
 def _with_winner(found: Iterable[Plugin]) -> Iterable[tuple[Plugin, Plugin]]:
-    first: dict[tuple[Group, str], Plugin] = {}
+    first: dict[tuple[str, str], Plugin] = {}
     for plugin in found:
         yield plugin, first.setdefault((plugin.group, plugin.name), plugin)
 
@@ -191,7 +243,7 @@ def _registered() -> Sequence[Plugin]:
         for group, table in OURS.items()
         for name, value in table.items()
     ]
-    return [*ours, *_strangers()]
+    return [*ours, *_strangers(), *_in_folder()]
 
 
 def _origin_of_ours() -> str:
@@ -199,6 +251,36 @@ def _origin_of_ours() -> str:
 
 
 @cache
+def _in_folder() -> Sequence[Plugin]:
+    """The plugins that are files in ``plugins_dir``."""
+    return [
+        Plugin(found.name, found.shape, str(found.file), found.value)
+        for found in _files()
+        if found.shape is not None
+    ]
+
+
+def _broken_files() -> Sequence[Plugin]:
+    """The files in ``plugins_dir`` of which nothing can be used, each with its reason."""
+    return [
+        Plugin(found.name, "file", str(found.file), "", found.error)
+        for found in _files()
+        if found.shape is None
+    ]
+
+
+@cache
+def _files() -> Sequence[Found]:
+    from regfs.config import plugins_folder
+
+    folder = plugins_folder()
+    if folder is None:
+        return ()
+    from regfs.plugin_folder import found_in
+
+    return found_in(folder)
+
+
 def _strangers() -> Sequence[Plugin]:
     """The plugins of other distributions, in the order of sys.path."""
     if not _any_strangers(sys.path):

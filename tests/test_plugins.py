@@ -53,6 +53,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     plugins._strangers.cache_clear()
     plugins._made.cache_clear()
+    plugins._files.cache_clear()
 
 
 def lay(site: Path, distribution: str, entry_points: str, **modules: str) -> None:
@@ -79,13 +80,8 @@ def test_ours_are_those_that_the_package_registers() -> None:
 
 def test_every_plugin_of_ours_can_be_used_and_bears_its_name() -> None:
     ours = [plugin for plugin in plugins.plugins() if plugin.origin.startswith("regfs ")]
-    assert [(p.name, p.error) for p in ours] == [
-        ("generic", ""),
-        ("oci", ""),
-        ("anonymous", ""),
-        ("basic", ""),
-        ("challenge", ""),
-    ]
+    registered = [(group, name, "") for group, table in plugins.OURS.items() for name in table]
+    assert [(p.group, p.name, p.error) for p in ours] == registered
     for plugin in ours:
         made = (
             plugins.provider(plugin.name) if plugin.group == "provider" else plugins.auth_method(plugin.name)
@@ -161,12 +157,44 @@ def test_of_two_strangers_of_one_name_the_first_is_used(site: Path) -> None:
 
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(PluginError, match=r"there is no provider 'nexus'; known: generic, oci"):
+    with pytest.raises(PluginError, match=r"there is no provider 'nexus'; known: .*generic.*, oci"):
         plugins.provider("nexus")
     with pytest.raises(
         PluginError, match=r"there is no auth method 'magic'; known: anonymous, basic, challenge"
     ):
         plugins.auth_method("magic")
+
+
+def test_a_plugin_says_what_it_can_do_without_a_connection(site: Path) -> None:
+    text = PROVIDER.replace(
+        "fields = ()",
+        """fields = ()
+    from regfs.ports import DeletesTags, ListsNamespaces
+    capabilities = (ListsNamespaces, DeletesTags)
+
+    def oauth(self, connection):
+        raise AssertionError
+
+    def recognise(self, address, status, headers):
+        raise AssertionError
+""",
+    )
+    lay(site, "shelf", "[regfs.providers]\nshelf = shelf_plugin:Shelf\n", shelf_plugin=text)
+    able = plugins.abilities(found("shelf")[0])
+    assert able is not None
+    assert list(able.capabilities) == ["ListsNamespaces", "DeletesTags"]
+    assert list(able.roles) == ["OffersOAuth", "RecognisesReplies"]
+    assert (able.title, able.default_auth, able.many) == ("A shelf", "anonymous", True)
+
+
+def test_a_plugin_that_fails_when_it_is_asked_what_it_can_do_stops_nothing(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = PROVIDER.replace("    fields = ()", "    capabilities = 3\n    fields = ()")
+    lay(site, "shelf", "[regfs.providers]\nshelf = shelf_plugin:Shelf\n", shelf_plugin=text)
+    assert plugins.abilities(found("shelf")[0]) is None
+    assert "'shelf' does not say what it can do" in caplog.text
+    assert plugins.abilities(plugins.Plugin("x", "provider", "", "", error="broken")) is None
 
 
 def test_a_claim_that_fails_does_not_stop_the_others(site: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from regfs.ports import Claim, Field
+from regfs.ports import Claim, Counts, DeletesTags, Field, ListsRepositories, Recovers, ResolvesTags
 from regfs.reference import Address
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class GenericProvider:
     title = "Docker V2 / OCI registry"
     default_auth = "challenge"
     many = True
+    capabilities: Sequence[type] = (ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts)
+    """What its Sources hand out on a mount that may write."""
 
     hosts: Sequence[str] = ()
     """Host names that are surely of this kind; ``*.example.com`` stands for all below it. Empty: any host may be."""
@@ -43,15 +45,15 @@ class GenericProvider:
     def claim(self, address: str) -> Claim | None:
         """Take ``host[:port]`` and leave the path: where a prefix ends, only an existing connection can say.
 
-        None: another provider's spelling, or none of `hosts`. ValueError: malformed, with the reason.
+        A host that is none of `hosts` is claimed with no confidence to speak of: who names the provider may mean an
+        installation of his own. None: another provider's spelling. ValueError: malformed, with the reason.
         """
         if _OTHER_SCHEME.match(address.strip()) and "@" not in address:
             return None
         parsed = Address.parse(address)
-        known = any(_matches(parsed.host, pattern) for pattern in self.hosts)
-        if self.hosts and not known:
-            return None
-        return Claim(_authority(parsed), parsed.prefix, 100 if known else 10)
+        if any(_matches(parsed.host, pattern) for pattern in self.hosts):
+            return Claim(_authority(parsed), parsed.prefix, 100, f"{parsed.host} is a host of its own")
+        return Claim(_authority(parsed), parsed.prefix, 1 if self.hosts else 10)
 
     async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:
         """One registry: the connection itself. Makes no request."""

@@ -71,6 +71,7 @@ class OciLayoutProvider:
     title = "Folder of OCI image layouts"
     default_auth = "anonymous"
     many = True
+    capabilities: Sequence[type] = (ListsRepositories, ResolvesTags, DeletesTags, Counts)
 
     @property
     def fields(self) -> Sequence[Field]:

@@ -87,6 +87,11 @@ class Client:
         return self._site.address.authority
 
     @property
+    def read_only(self) -> bool:
+        """Whether it sends nothing but GET and HEAD."""
+        return self._read_only
+
+    @property
     def base(self) -> str:
         """``https://host[:port]/prefix/v2/``; the scheme is the first to be tried until the registry has answered."""
         return self._site.base()

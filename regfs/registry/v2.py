@@ -75,6 +75,8 @@ class V2Source:
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
         """Lists repositories, resolves, deletes and recovers tags, counts; see `regfs.ports.Source`."""
+        if self._client.read_only and kind in (DeletesTags, Recovers):
+            return None
         if kind is DeletesTags:
             return cast("C", self._deleter.for_repository(repository))
         if kind in (ListsRepositories, ResolvesTags, Recovers, Counts):

@@ -42,6 +42,7 @@ class TagDelete(Enum):
     """What ``DELETE /manifests/TAG`` does."""
 
     ACCEPTED = "202: that tag is gone"
+    NO_CONTENT = "204: that tag is gone"
     DIGEST_INVALID = "400 DIGEST_INVALID, whether or not there is such a tag"
     UNSUPPORTED = "405 UNSUPPORTED"
     TAKES_SIBLINGS = "202: the manifest is gone, with all its tags"
@@ -60,6 +61,7 @@ class Auth(Enum):
     NONE = "nothing"
     BASIC = "a user name and a password"
     BEARER = "a token of its token endpoint"
+    KEY = "a key in the header X-Fake-Key: the password of one of its users"
 
 
 class Challenges(Enum):
@@ -75,6 +77,10 @@ class Challenges(Enum):
     RELATIVE = "the realm is a path of the registry itself"
     ESCAPED = "quoted strings with backslashes, and a parameter nobody knows"
     NEGOTIATE = "Negotiate, then what is really meant"
+    SCOPES = "two scopes in one challenge, the one that matters last"
+    BASIC_URL = "a Basic realm that is a URL, and a service beside it"
+    OTHER_AFTER = "Bearer to who sends nothing, Basic to who sent what it does not take"
+    PING_ONLY = "a challenge at /v2/ alone; elsewhere 401 without a word"
     NONE = "401 without a word"
 
 
@@ -146,6 +152,14 @@ class Behaviour:
     """What the reply says of its lifetime; None: nothing."""
     denied: frozenset[str] = frozenset()
     """Repositories that no token is ever good for."""
+    issued_ago: float | None = None
+    """What ``issued_at`` of the reply says, in seconds before now; negative: its clock is ahead. None: nothing."""
+    token_padding: int = 0
+    """How many bytes of nothing make the token endpoint's reply longer."""
+    first_scope_only: bool = False
+    """Whether the token endpoint reads the first ``scope`` of a request alone."""
+    elsewhere_asks: bool = False
+    """Whether the other host wants a sign-in of its own: 401 to everything, naming its own token endpoint."""
     actions: frozenset[str] = frozenset({"pull", "push", "delete", "*"})
     """The actions that the token endpoint knows; a scope with another one is 400, as on Quay."""
 

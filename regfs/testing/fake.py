@@ -271,9 +271,12 @@ class FakeRegistry:
         return Answer(reply, fate, self.behaviour.framing if registry else Framing.LENGTH)
 
     def _answer(self, request: Request) -> Reply:
-        if request.listener == "token" or request.route.kind == "token":
+        own = request.listener in ("registry", "token")
+        if request.listener == "token" or (own and request.route.kind == "token"):
             return self.sign_in.token(request)
         if request.listener != "registry":
+            if self.behaviour.elsewhere_asks:
+                return self.sign_in.refuse_elsewhere(self.elsewhere)
             return self._handlers.answer_elsewhere(request)
         refusal = self.sign_in.refusal(request)
         if refusal is not None:

@@ -132,7 +132,7 @@ class Handlers:
             self.store.remove_manifest(repository, found[0], with_tags=True)
         else:
             self.store.remove_tag(repository, tag)
-        return Reply(202)
+        return Reply(204 if way is TagDelete.NO_CONTENT else 202)
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────
 

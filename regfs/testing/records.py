@@ -17,6 +17,7 @@ _ROUTE: Final = re.compile(
     r"|referrers/(?P<referrers>[^/]*))"
 )
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+KEY_HEADER: Final = "x-fake-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +120,6 @@ def fits(where: Where, record: RequestRecord) -> bool:
 
 
 def _blot(name: str, value: str) -> str:
+    if name == KEY_HEADER:
+        return "…"
     return f"{value.partition(' ')[0]} …" if name in _SECRET_HEADERS else value

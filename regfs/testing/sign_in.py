@@ -11,10 +11,11 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from regfs.testing.behaviour import Auth, Behaviour, Challenges
-from regfs.testing.records import Request
+from regfs.testing.records import KEY_HEADER, Request
 from regfs.testing.replies import Reply, error_reply, json_reply
 
 SERVICE = "fake-registry"
@@ -75,8 +76,11 @@ class SignIn:
                 return None if self._user(secret) is not None else self._challenge(needed)
             case Auth.BEARER, "bearer":
                 return self._judge(secret, needed)
+            case Auth.KEY, _:
+                return self._judge_key(request)
             case _:
-                return self._challenge(needed)
+                silent = self._behaviour.challenges is Challenges.PING_ONLY and request.route.kind != "ping"
+                return error_reply(401, "UNAUTHORIZED") if silent else self._challenge(needed)
 
     def refuse(self, request: Request) -> Reply:
         """The 401 of a registry that takes no token at all for this, though it asks for one."""
@@ -84,12 +88,18 @@ class SignIn:
             return error_reply(401, "UNAUTHORIZED", "not for you")
         return self._challenge(scopes_for(request), "insufficient_scope")
 
+    def refuse_elsewhere(self, base: str) -> Reply:
+        """The 401 of the other host, which sends whoever asks to its own token endpoint."""
+        challenge = f'Bearer realm="{base}/token",service="elsewhere"'
+        return error_reply(401, "UNAUTHORIZED", "sign in here", ("WWW-Authenticate", challenge))
+
     def token(self, request: Request) -> Reply:
         """What the token endpoint answers."""
         behaviour = self._behaviour
         status = behaviour.token_post if request.method == "POST" else behaviour.token_get
         form = _form(request)
         scopes = tuple(scope for value in form.get("scope", []) for scope in value.split())
+        scopes = scopes[:1] if behaviour.first_scope_only else scopes
         kind, account = self._account(request, form)
         if status == 200 and account is None:
             status = 401
@@ -112,6 +122,11 @@ class SignIn:
         reply: dict[str, object] = dict.fromkeys(behaviour.token_names, token)
         if behaviour.expires_in is not None:
             reply["expires_in"] = behaviour.expires_in
+        if behaviour.issued_ago is not None:
+            issued = datetime.now(UTC) - timedelta(seconds=behaviour.issued_ago)
+            reply["issued_at"] = issued.isoformat().replace("+00:00", "Z")
+        if behaviour.token_padding:
+            reply["padding"] = " " * behaviour.token_padding
         if account and ("true" in form.get("offline_token", []) or "offline" in form.get("access_type", [])):
             reply["refresh_token"] = self.new_refresh_token(account)
         return json_reply(reply)
@@ -136,6 +151,10 @@ class SignIn:
             return None
         return user if user and self._behaviour.users.get(user) == password else None
 
+    def _judge_key(self, request: Request) -> Reply | None:
+        given = request.headers.get(KEY_HEADER)
+        return None if given in self._behaviour.users.values() else error_reply(401, "UNAUTHORIZED")
+
     def _judge(self, secret: str, needed: list[str]) -> Reply | None:
         token = self._tokens.get(secret)
         if token is None or token.ends <= self._clock():
@@ -152,11 +171,14 @@ class SignIn:
         if style is Challenges.NONE:
             return []
         if self._behaviour.auth is Auth.BASIC:
-            basic = 'Basic realm="fake registry"'
-            return [{Challenges.SHOUTING: basic.replace("Basic", "BASIC"), Challenges.NEGOTIATE: f"Negotiate, {basic}"}.get(style, basic)]  # fmt: skip
+            return [_spell_basic(style, self._realm())]
         parameters = {"realm": self._realm(), "service": SERVICE, "scope": scope, "error": error}
         if style is Challenges.RELATIVE:
             parameters["realm"] = f"{self._behaviour.prefix}/token"
+        if style is Challenges.SCOPES and scope:
+            parameters["scope"] = f"repository:another/one:pull {scope}"
+        if style is Challenges.OTHER_AFTER and error:
+            return ['Basic realm="fake registry"']
         if style is Challenges.NO_SERVICE:
             parameters["service"] = ""
         if style is Challenges.NO_SCOPE:
@@ -175,6 +197,19 @@ def scopes_for(request: Request) -> list[str]:
     mounted_from = request.query.get("from")
     extra = [f"repository:{mounted_from}:pull"] if method == "POST" and mounted_from else []
     return [f"repository:{repository}:{actions}", *extra]
+
+
+def _spell_basic(style: Challenges, realm: str) -> str:
+    basic = 'Basic realm="fake registry"'
+    match style:
+        case Challenges.SHOUTING:
+            return basic.replace("Basic", "BASIC")
+        case Challenges.NEGOTIATE:
+            return f"Negotiate, {basic}"
+        case Challenges.BASIC_URL:
+            return f'Basic realm="{realm}",service="{SERVICE}"'
+        case _:
+            return basic
 
 
 def _spell(parameters: dict[str, str], style: Challenges) -> list[str]:

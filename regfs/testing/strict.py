@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from regfs.manifest import ACCEPT
 from regfs.reference import is_repository, is_tag
 from regfs.testing.behaviour import Auth, Behaviour, Challenges
-from regfs.testing.records import Request
+from regfs.testing.records import KEY_HEADER, Request
 from regfs.testing.store import parsed_digest
 
 _METHODS: Final = {
@@ -56,6 +56,8 @@ def _credentials(request: Request, behaviour: Behaviour) -> Iterator[str]:
     scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
     if request.headers.get("cookie"):
         yield "a cookie"
+    if behaviour.auth is Auth.KEY and request.listener != "registry" and KEY_HEADER in request.headers:
+        yield "the key went to another host"
     if not scheme:
         return
     if request.listener.startswith("elsewhere"):
@@ -67,9 +69,14 @@ def _credentials(request: Request, behaviour: Behaviour) -> Iterator[str]:
 
 
 def _schemes(behaviour: Behaviour) -> set[str]:
-    both = behaviour.challenges in (Challenges.BOTH_IN_ONE, Challenges.TWO_HEADERS, Challenges.RELATIVE)
+    both = behaviour.challenges in (
+        Challenges.BOTH_IN_ONE,
+        Challenges.TWO_HEADERS,
+        Challenges.RELATIVE,
+        Challenges.OTHER_AFTER,
+    )
     match behaviour.auth:
-        case Auth.NONE:
+        case Auth.NONE | Auth.KEY:
             return set()
         case Auth.BASIC:
             return {"basic"}

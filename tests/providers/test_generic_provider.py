@@ -124,12 +124,13 @@ def test_the_forge_of_the_documentation_lists_by_its_own_api(
         listed(opened(provider, forge, tmp_path))
 
 
-def test_the_forge_of_the_documentation_claims_its_hosts_and_no_other() -> None:
+def test_the_forge_of_the_documentation_is_sure_of_its_hosts_and_takes_another_only_when_it_is_named() -> None:
     provider = example("forge").ForgeProvider()
     for mine in ("forge.example", "https://EU.forge.example/team/app", "eu.forge.example:8443"):
         assert provider.claim(mine).confidence == 100
-    for other in ("forge.example.org", "notforge.example", "localhost:5000", "oci:/x"):
-        assert provider.claim(other) is None
+    for other in ("forge.example.org", "notforge.example", "localhost:5000"):
+        assert provider.claim(other).confidence < GenericProvider().claim(other).confidence
+    assert provider.claim("oci:/x") is None
 
 
 def test_the_key_of_the_documentation_signs_requests_with_what_the_keychain_has() -> None:

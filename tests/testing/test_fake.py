@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin
 
@@ -173,6 +174,7 @@ def test_an_emptied_repository_says_null_or_is_not_known() -> None:
     ("way", "status", "left"),
     [
         (TagDelete.ACCEPTED, 202, {"v2", "v3"}),
+        (TagDelete.NO_CONTENT, 204, {"v2", "v3"}),
         (TagDelete.DIGEST_INVALID, 400, {"v1", "v2", "v3"}),
         (TagDelete.UNSUPPORTED, 405, {"v1", "v2", "v3"}),
         (TagDelete.TAKES_SIBLINGS, 202, set()),
@@ -435,12 +437,73 @@ def test_an_expired_token_a_denied_repository_and_an_unknown_action() -> None:
         assert client.get("a/tags/list", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
 
-@pytest.mark.parametrize("style", [style for style in Challenges if style is not Challenges.NONE])
+@pytest.mark.parametrize("style", [s for s in Challenges if s not in (Challenges.NONE, Challenges.PING_ONLY)])
 def test_every_challenge_still_names_its_realm(style: Challenges) -> None:
     with fake(auth=Auth.BEARER, challenges=style) as (registry, client):
         challenge = ", ".join(client.get("a/tags/list").headers.get_list("WWW-Authenticate"))
         assert "bearer" in challenge.lower()
         assert ("/token" if style is Challenges.RELATIVE else registry.realm) in challenge
+
+
+def test_two_scopes_come_with_the_one_that_matters_last() -> None:
+    with fake(auth=Auth.BEARER, challenges=Challenges.SCOPES) as (_, client):
+        challenge = client.get("a/tags/list").headers["WWW-Authenticate"]
+        assert 'scope="repository:another/one:pull repository:a:pull"' in challenge
+
+
+def test_a_basic_realm_may_be_a_url() -> None:
+    with fake(auth=Auth.BASIC, challenges=Challenges.BASIC_URL) as (registry, client):
+        challenge = client.get("a/tags/list").headers["WWW-Authenticate"]
+        assert challenge == f'Basic realm="{registry.realm}",service="fake-registry"'
+
+
+def test_who_sent_what_is_not_taken_may_be_told_of_another_scheme() -> None:
+    with fake(auth=Auth.BEARER, challenges=Challenges.OTHER_AFTER) as (_, client):
+        assert client.get("a/tags/list").headers["WWW-Authenticate"].startswith("Bearer ")
+        wrong = client.get("a/tags/list", headers={"Authorization": "Bearer wrong"})
+        assert wrong.headers["WWW-Authenticate"] == 'Basic realm="fake registry"'
+
+
+def test_the_challenge_may_be_given_at_the_entrance_alone() -> None:
+    with fake(auth=Auth.BEARER, challenges=Challenges.PING_ONLY) as (_, client):
+        assert "WWW-Authenticate" not in client.get("a/tags/list").headers
+        assert client.get("").headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+def test_a_token_endpoint_may_have_a_clock_of_its_own_talk_long_and_read_one_scope() -> None:
+    switches = {"issued_ago": -3600.0, "token_padding": 300_000, "first_scope_only": True}
+    with fake(auth=Auth.BEARER, **switches) as (registry, client):
+        registry.push("a", "v1")
+        found = bearer(client, registry, "repository:b:pull repository:a:pull")
+        assert datetime.fromisoformat(found["issued_at"]) > datetime.now(UTC) + timedelta(minutes=59)
+        assert len(found["padding"]) == 300_000
+        headers = {"Authorization": f"Bearer {found['token']}"}
+        assert client.get("a/tags/list", headers=headers).status_code == 401
+        assert registry.token_requests[-1].scopes == ("repository:b:pull",)
+
+
+def test_a_key_goes_in_a_header_and_to_this_registry_alone() -> None:
+    with fake(auth=Auth.KEY, redirect_blobs="elsewhere") as (registry, client):
+        blob = registry.push("a", "v1").blobs[0]
+        assert client.get("a/tags/list").status_code == 401
+        key = {"X-Fake-Key": "a-password"}
+        assert client.get("a/tags/list", headers=key).status_code == 200
+        assert client.get(f"a/blobs/{blob.digest}", headers=key, follow_redirects=True).status_code == 400
+        assert "the key went to another host" in registry.violations[0]
+        assert "a-password" not in repr(registry.records)
+        registry.violations.clear()
+
+
+def test_the_other_host_may_ask_for_a_sign_in_of_its_own() -> None:
+    with fake(redirect_blobs="elsewhere", elsewhere_asks=True) as (registry, client):
+        blob = registry.push("a", "v1").blobs[0]
+        asked = client.get(f"a/blobs/{blob.digest}", follow_redirects=True)
+        assert asked.status_code == 401
+        assert f'realm="{registry.elsewhere}/token"' in asked.headers["WWW-Authenticate"]
+        client.get(f"{registry.elsewhere}/token", auth=("tester", "a-password"))
+        assert "basic credentials went to another host" in registry.violations[0]
+        assert registry.tokens == 0
+        registry.violations.clear()
 
 
 # ── strictness ───────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,101 @@
+"""What was made from a content and is worth keeping beside it: a layer's index, its checkpoints.
+
+A file is a header of 128 bytes (a magic word, the hash of the rest, zeros) and the rest. It is removed with its content,
+or before. All here blocks, and belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from regfs.cache.entry import Entry, pieces, remove_damaged, touch
+from regfs.cache.folder import Folder, closing, open_to_read, settle, write_all
+from regfs.cache.plan import cost
+from regfs.cache.room import Room
+from regfs.digest import Digest
+
+HEADER: Final = 128
+_MAGIC: Final = b"regfs derived 1 sha256:"
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+def path_of(folder: Folder, digest: Digest, name: str, version: int) -> Path:
+    """Where it is. ``name`` is a word in small letters, ``version`` that of its format. ValueError for other names."""
+    if not _NAME.fullmatch(name) or version < 0:
+        raise ValueError(f"not a name for something derived: {name!r} {version}")
+    return folder.derived / f"{digest.file_name}.{name}.{version}"
+
+
+def open_derived(path: Path) -> Entry | None:
+    """Open one, verified by its own hash; None where there is none. A damaged one is removed. Raises OSError."""
+    descriptor = open_to_read(path)
+    if descriptor is None:
+        return None
+    try:
+        entry = Entry(descriptor, path, HEADER)
+        if is_intact(descriptor):
+            touch(descriptor)
+            return entry
+        remove_damaged(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def is_intact(descriptor: int) -> bool:
+    """Whether the rest is what the header says. Raises OSError."""
+    hashed = hashlib.sha256()
+    for piece in pieces(descriptor, HEADER, os.fstat(descriptor).st_size):
+        hashed.update(piece)
+    return os.pread(descriptor, HEADER, 0) == _header(hashed.hexdigest())
+
+
+def write_derived(folder: Folder, room: Room, path: Path, chunks: Iterable[bytes]) -> None:
+    """Write one whole, in place of older ones and other versions. Raises OSError, and what ``chunks`` raises; then nothing is there."""
+    descriptor, temporary = folder.new_file()
+    taken = 0
+    with closing(descriptor):
+        try:
+            hashed, end = hashlib.sha256(), HEADER
+            for chunk in chunks:
+                if end + len(chunk) > taken:
+                    taken += _take(room, max(room.grant // 2, len(chunk)))
+                write_all(descriptor, chunk, end)
+                hashed.update(chunk)
+                end += len(chunk)
+            taken += _take(room, cost(HEADER))
+            write_all(descriptor, _header(hashed.hexdigest()), 0)
+            settle(descriptor, temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            room.give(taken)
+            raise
+        room.give(taken - cost(os.fstat(descriptor).st_blocks * 512))
+    _remove_other_versions(path)
+
+
+def _take(room: Room, size: int) -> int:
+    if not room.take(size):
+        raise OSError(errno.ENOSPC, "the cache has no room")
+    return size
+
+
+def _header(hexdigest: str) -> bytes:
+    return (_MAGIC + hexdigest.encode() + b"\n").ljust(HEADER, b"\0")
+
+
+def _remove_other_versions(path: Path) -> None:
+    with suppress(OSError):
+        for other in path.parent.glob(f"{path.stem}.*"):
+            if other != path:
+                other.unlink(missing_ok=True)

@@ -129,8 +129,8 @@ class NamespacePage:
 
     A repository may be deeper by several components; what leads there is then a namespace too, and all that is in it
     has been said. So a name that holds what this does not tell is among ``namespaces``, a repository too; a namespace
-    that is also a repository is among the ``repositories`` here or of its own. ``partial``: why this is not all that
-    is there, for people; empty: nothing is known to be missing, but in ``""``, which never tells that a name is absent.
+    that is also a repository is among the ``repositories`` of its own pages. ``partial``: why this is not all that is
+    there, for people; empty: nothing is known to be missing, but in ``""``, which never tells that a name is absent.
     """
 
     namespaces: Sequence[str] = ()
@@ -392,6 +392,21 @@ class CredentialSource(Protocol):
 
     async def get(self, connection: Connection) -> Credential | None:
         """The credential for a connection; None: has none. CredentialError: could not say."""
+        ...
+
+
+@runtime_checkable
+class KnowsParts(Protocol):
+    """What a credential source or a keychain may be too: it has credentials for parts of a registry.
+
+    Its ``get`` then heeds `Connection.part`: the credential of the longest key that leads there.
+    """
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """The namespaces and repositories of the registry that have a credential of their own: ``team``, ``team/app``.
+
+        Runs no helper program. CredentialError: could not say.
+        """
         ...
 
 

@@ -17,9 +17,10 @@ import trio
 
 from regfs.auth.challenges import Challenge, first_supported, parse_challenges
 from regfs.auth.credentials import Holder
-from regfs.auth.needs import Lessons, Need, with_scopes
+from regfs.auth.desk import Desks
+from regfs.auth.needs import Need, with_scopes
 from regfs.auth.replies import drained, token_reply
-from regfs.auth.tokencache import Flight, Token, TokenCache, dated
+from regfs.auth.tokencache import Flight, Token, dated
 from regfs.auth.tokens import Ask, Grant, TokenSteps, basic_header, token_steps, wrong_credential
 from regfs.auth.words import words_of
 from regfs.errors import (
@@ -37,36 +38,6 @@ MAX_ROUNDS: Final = 5
 """How often one request is sent: with what was at hand, after a cold start, fresh, with new credentials, and one more."""
 TOKEN_TRIES: Final = 3
 MAX_RETRY_AFTER: Final = 5.0
-
-
-class Desk:
-    """What all requests of one connection share."""
-
-    def __init__(self, registry: str, base: str, holder: Holder) -> None:
-        self.registry = registry
-        self.base = base
-        self.holder = holder
-        self.lessons = Lessons()
-        self.tokens = TokenCache()
-        self.token_requests = 0
-        self._refresh: dict[tuple[int, str, str], str] = {}
-
-    def forget(self) -> None:
-        """Drop what was got with credentials. What the registry asks for is no secret and stays."""
-        self.tokens.clear()
-        self._refresh.clear()
-
-    def refresh_token(self, generation: int, ask: Ask) -> str:
-        """The refresh token that an earlier reply gave, or nothing."""
-        return self._refresh.get((generation, ask.realm, ask.service), "")
-
-    def keep_refresh(self, generation: int, ask: Ask, refresh: str) -> None:
-        """Remember a grant's refresh token; one that came to nothing shows that the endpoint does not take them."""
-        place = (generation, ask.realm, ask.service)
-        if place in self._refresh and not (self._refresh[place] and refresh):
-            self._refresh[place] = ""
-        elif refresh:
-            self._refresh[place] = refresh
 
 
 @dataclass(slots=True)
@@ -97,10 +68,11 @@ class _Fetch:
 class Conversation:
     """The sending of one request of the connection's own origin."""
 
-    def __init__(self, desk: Desk, request: httpx.Request) -> None:
-        self._desk = desk
+    def __init__(self, desks: Desks, request: httpx.Request) -> None:
+        self._desks = desks
         self._request = request
-        self._need = Need.of(request.method, request.url.path, desk.base)
+        self._need = Need.of(request.method, request.url.path, desks.base)
+        desk = self._desk = desks.known(self._need.repository)
         refused = desk.holder.refusal() is not None
         self._ask = None if refused else desk.lessons.expected(self._need)
         self._guessed = desk.lessons.known(self._need) is None
@@ -155,6 +127,7 @@ class Conversation:
 
     async def _prove(self, ask: Ask) -> None:
         """Come nearer to a proof for ``ask``: it is set, or something must be sent first, or it is worth another look."""
+        self._desk = await self._desks.at(self._need.repository)
         holder = self._desk.holder
         if refusal := holder.refusal():
             raise refusal
@@ -219,7 +192,7 @@ class Conversation:
         sent.headers["Accept-Encoding"] = "identity"
         if "timeout" in self._request.extensions:
             sent.extensions["timeout"] = self._request.extensions["timeout"]
-        self._desk.token_requests += 1
+        self._desks.token_requests += 1
         return sent
 
     async def _take_token(self, fetch: _Fetch, response: httpx.Response) -> None:

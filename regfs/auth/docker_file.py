@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from regfs.auth.helper_program import Helper
-from regfs.auth.places import best, canonical, keys_for, server_url
+from regfs.auth.places import best, canonical, is_users, keys_for, parts_among, server_url
 from regfs.auth.validity import TOKEN_USER
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -59,14 +59,34 @@ class DockerFile:
     async def get(
         self, connection: Connection, environment: Mapping[str, str] | None = None
     ) -> Credential | None:
-        """The connection's credential: from its host's own helper, else the common one, else the file itself."""
+        """The connection's credential: that of the longest key, of the connection's user where one has any.
+
+        Of one key: from its own helper, else the common one, else the file itself.
+        """
+        other = None
         keys = keys_for(connection)
-        own = best(self.helpers, keys)
+        for key in keys:
+            found = await self._at(key, environment, is_host=key == keys[-1])
+            if found is not None and is_users(found, connection):
+                return found
+            other = other or found
+        return other
+
+    def parts(self, connection: Connection) -> list[str]:
+        """The namespaces and repositories of the connection's registry that have a key of their own."""
+        return parts_among([*self.entries, *self.helpers], connection)
+
+    async def _at(
+        self, key: str, environment: Mapping[str, str] | None, *, is_host: bool
+    ) -> Credential | None:
+        own = best(self.helpers, [key])
         if own is not None and own[1]:
             return await self._from_helper(own[1], _server(own[0]), environment)
-        if self.store and (found := await self._from_helper(self.store, server_url(keys[-1]), environment)):
-            return found
-        entry = best(self.entries, keys)
+        entry = best(self.entries, [key])
+        if self.store and (is_host or (entry is not None and entry[1] == _Entry())):
+            server = server_url(key) if is_host or entry is None else entry[0]
+            if found := await self._from_helper(self.store, server, environment):
+                return found
         return None if entry is None else self._credential(*entry)
 
     def helper_for(self, connection: Connection) -> tuple[str, str] | None:

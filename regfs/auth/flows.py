@@ -7,8 +7,10 @@ from typing import Protocol
 
 import httpx
 
-from regfs.auth.conversation import Conversation, Desk, no_credential, wants_password
-from regfs.auth.credentials import Holder
+from regfs.auth.accounts import Accounts
+from regfs.auth.conversation import Conversation, no_credential, wants_password
+from regfs.auth.desk import Desks
+from regfs.auth.needs import Need
 from regfs.auth.origin import Origin
 from regfs.auth.replies import drained
 from regfs.auth.tokens import basic_header, wrong_credential
@@ -32,11 +34,12 @@ class Flow(httpx.Auth):
         """Raises ValueError where the connection's address is no HTTP registry's."""
         self._origin = Origin(connection)
         self._registry = connection.address
-        self._holder = Holder(connection, keychain)
+        self._accounts = Accounts(connection, keychain)
+        self._holder = self._accounts.whole
 
     def forget(self) -> None:
         """Drop all credentials and tokens, so that the keychain is asked anew: someone has signed in or out."""
-        self._holder.forget()
+        self._accounts.forget()
 
     def sync_auth_flow(
         self,
@@ -70,7 +73,8 @@ class BasicFlow(Flow):
     """Sends user name and password with every request, unasked."""
 
     def _talk(self, request: httpx.Request) -> _Talk:
-        return _BasicTalk(self._holder, self._registry, request)
+        need = Need.of(request.method, request.url.path, self._origin.base)
+        return _BasicTalk(self._accounts, need.repository, self._registry, request)
 
 
 class ChallengeFlow(Flow):
@@ -79,25 +83,27 @@ class ChallengeFlow(Flow):
     def __init__(self, connection: Connection, keychain: Keychain) -> None:
         """Raises ValueError where the connection's address is no HTTP registry's."""
         super().__init__(connection, keychain)
-        self._desk = Desk(self._registry, self._origin.base, self._holder)
+        self._desks = Desks(self._registry, self._origin.base, self._accounts)
 
     @property
     def token_requests(self) -> int:
         """How many requests went to token endpoints so far."""
-        return self._desk.token_requests
+        return self._desks.token_requests
 
     def forget(self) -> None:
         """Drop all credentials and tokens, so that the keychain is asked anew: someone has signed in or out."""
         super().forget()
-        self._desk.forget()
+        self._desks.forget()
 
     def _talk(self, request: httpx.Request) -> _Talk:
-        return Conversation(self._desk, request)
+        return Conversation(self._desks, request)
 
 
 class _BasicTalk:
-    def __init__(self, holder: Holder, registry: str, request: httpx.Request) -> None:
-        self._holder = holder
+    def __init__(self, accounts: Accounts, repository: str, registry: str, request: httpx.Request) -> None:
+        self._accounts = accounts
+        self._holder = accounts.whole
+        self._repository = repository
         self._registry = registry
         self._request = request
         self._credential: Credential | None = None
@@ -106,6 +112,7 @@ class _BasicTalk:
     async def next(self) -> httpx.Request | None:
         if self._over:
             return None
+        self._holder = await self._accounts.at(self._repository)
         if refusal := self._holder.refusal():
             raise refusal
         credential = self._credential = await self._holder.get()

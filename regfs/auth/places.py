@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 from regfs.auth.origin import DOCKER_HUB
 from regfs.connection import Connection
-from regfs.reference import Address
+from regfs.ports import Credential, CredentialKind
+from regfs.reference import Address, is_repository
 
 V = TypeVar("V")
 
@@ -18,17 +19,37 @@ DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 def keys_for(connection: Connection) -> list[str]:
     """The keys of a connection, the most specific first: ``host/prefix/namespace``, ``host/prefix``, ``host``.
 
-    A namespace counts where the connection is for that one only.
+    A namespace counts where the connection, or what the credential is wanted for (``part``), is that one only.
     """
     try:
         address = Address.parse(connection.address)
     except ValueError:
         return [connection.address]
     parts = [part for part in address.prefix.split("/") if part]
-    if len(connection.namespaces) == 1:
+    if connection.part:
+        parts += connection.part.split("/")
+    elif len(connection.namespaces) == 1:
         parts += [part for part in connection.namespaces[0].split("/") if part]
     host = canonical(address.authority)
     return ["/".join([host, *parts[:count]]) for count in range(len(parts), -1, -1)]
+
+
+def parts_among(keys: Iterable[str], connection: Connection) -> list[str]:
+    """What of ``keys`` is for a part of the connection's registry: its namespaces and repositories."""
+    try:
+        address = Address.parse(connection.address)
+    except ValueError:
+        return []
+    start = "/".join([canonical(address.authority), *filter(None, address.prefix.split("/"))]) + "/"
+    found = (key.removeprefix(start) for key in map(canonical, keys) if key.startswith(start))
+    return [part for part in found if is_repository(part)]
+
+
+def is_users(credential: Credential, connection: Connection) -> bool:
+    """Whether a credential is of the user whom the connection names, as far as either says."""
+    if credential.kind is not CredentialKind.PASSWORD:
+        return True
+    return connection.username in ("", credential.username)
 
 
 def canonical(key: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from regfs.auth.docker_file import DockerFile
-from regfs.auth.places import canonical, keys_for
+from regfs.auth.places import canonical, keys_for, parts_among
 from regfs.auth.validity import TOKEN_USER
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -61,12 +61,23 @@ async def credential_in(
     """The connection's credential in a file of any of the shapes. CredentialError names the line, never its value."""
     if content.lstrip().startswith(b"{"):
         return await DockerFile.parse(content, origin).get(connection)
+    file = _read(content, origin, toml=toml)
+    return file.credential if file.serves(connection, single=single) else None
+
+
+def parts_in(content: bytes, origin: str, connection: Connection, *, toml: bool = False) -> list[str]:
+    """The parts of the connection's registry that a file of any of the shapes is for. CredentialError as `credential_in`."""
+    if content.lstrip().startswith(b"{"):
+        return DockerFile.parse(content, origin).parts(connection)
+    return parts_among([_read(content, origin, toml=toml).registry], connection)
+
+
+def _read(content: bytes, origin: str, *, toml: bool) -> PlainFile:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CredentialError(f"{origin} is not UTF-8") from None
-    file = _plain(_toml(text, origin) if toml else _lines(text, origin), origin)
-    return file.credential if file.serves(connection, single=single) else None
+    return _plain(_toml(text, origin) if toml else _lines(text, origin), origin)
 
 
 def _lines(text: str, origin: str) -> Mapping[str, str]:

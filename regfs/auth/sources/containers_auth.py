@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from regfs.auth.docker_file import DockerFile
+from regfs.auth.places import is_users
 from regfs.auth.private_file import read_small
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -39,16 +41,33 @@ class ContainersAuthSource:
     async def get(self, connection: Connection) -> Credential | None:
         """The first file's credential for a connection. A file that cannot be used hides none that follow."""
         failure: CredentialError | None = None
+        other = None
         for path in self.paths:
             try:
-                content = await read_small(path)
-                if content is None or not content.strip():
-                    continue
-                file = DockerFile.parse(content, str(path), legacy=path.name == ".dockercfg")
-                if found := await file.get(connection, self._environment):
-                    return found
+                file = await _read(path)
+                found = None if file is None else await file.get(connection, self._environment)
             except CredentialError as error:
                 failure = failure or error
-        if failure is not None:
+                continue
+            if found is not None and is_users(found, connection):
+                return found
+            other = other or found
+        if other is None and failure is not None:
             raise failure
+        return other
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """The namespaces and repositories of the registry that have a key of their own, in files that can be used."""
+        found: list[str] = []
+        for path in self.paths:
+            with suppress(CredentialError):
+                file = await _read(path)
+                found += [] if file is None else file.parts(connection)
+        return found
+
+
+async def _read(path: Path) -> DockerFile | None:
+    content = await read_small(path)
+    if content is None or not content.strip():
         return None
+    return DockerFile.parse(content, str(path), legacy=path.name == ".dockercfg")

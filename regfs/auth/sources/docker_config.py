@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from regfs.auth.docker_file import DockerFile
+from regfs.auth.places import is_users
 from regfs.auth.private_file import read_small
 from regfs.connection import Connection
+from regfs.errors import CredentialError
 from regfs.ports import Credential
 
 
@@ -30,12 +32,39 @@ class DockerConfigSource:
         return Path(folder or Path(self._environment.get("HOME") or Path.home()) / ".docker") / "config.json"
 
     async def get(self, connection: Connection) -> Credential | None:
-        """The credential for a connection. CredentialError names the file and what is wrong with it."""
-        if text := self._environment.get("DOCKER_AUTH_CONFIG"):
-            given = DockerFile.parse(text.encode("utf-8", "surrogateescape"), "DOCKER_AUTH_CONFIG")
-            if found := await given.get(connection, self._environment):
+        """The credential for a connection. CredentialError names the place and what is wrong with it.
+
+        A variable that cannot be used does not hide the file.
+        """
+        failure: CredentialError | None = None
+        other = None
+        for read in (self._given, self._kept):
+            try:
+                file = await read()
+                found = None if file is None else await file.get(connection, self._environment)
+            except CredentialError as error:
+                failure = failure or error
+                continue
+            if found is not None and is_users(found, connection):
                 return found
+            other = other or found
+        if other is None and failure is not None:
+            raise failure
+        return other
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """The namespaces and repositories of the registry that have a key of their own. CredentialError as `get`."""
+        files = [await read() for read in (self._given, self._kept)]
+        return [part for file in files if file is not None for part in file.parts(connection)]
+
+    async def _given(self) -> DockerFile | None:
+        text = self._environment.get("DOCKER_AUTH_CONFIG", "")
+        if not text.strip():
+            return None
+        return DockerFile.parse(text.encode("utf-8", "surrogateescape"), "DOCKER_AUTH_CONFIG")
+
+    async def _kept(self) -> DockerFile | None:
         content = await read_small(self.path)
         if content is None or not content.strip():
             return None
-        return await DockerFile.parse(content, self.name).get(connection, self._environment)
+        return DockerFile.parse(content, self.name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from regfs.auth.plain_file import credential_in
+from regfs.auth.plain_file import credential_in, parts_in
 from regfs.auth.private_file import read_small
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -26,8 +27,19 @@ class FileSource:
 
     async def get(self, connection: Connection) -> Credential | None:
         """The credential for a connection. CredentialError: the file is missing, open to others, or cannot be read."""
+        content = await self._content()
+        return await credential_in(content, self.name, connection, single=self._single, toml=self._is_toml)
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """What of the registry the file is for. CredentialError as `get`."""
+        return parts_in(await self._content(), self.name, connection, toml=self._is_toml)
+
+    @property
+    def _is_toml(self) -> bool:
+        return self.path.suffix == ".toml"
+
+    async def _content(self) -> bytes:
         content = await read_small(self.path, private=True)
         if content is None:
             raise CredentialError(f"there is no credentials file {self.path}")
-        toml = self.path.suffix == ".toml"
-        return await credential_in(content, self.name, connection, single=self._single, toml=toml)
+        return content

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from regfs.auth.plain_file import credential_in
+from regfs.auth.plain_file import credential_in, parts_in
 from regfs.auth.private_file import read_small
 from regfs.connection import Connection
 from regfs.ports import Credential
@@ -27,14 +27,26 @@ class SystemdSource:
 
     async def get(self, connection: Connection) -> Credential | None:
         """The credential for a connection. CredentialError: the file cannot be used."""
-        folder = self._environment.get("CREDENTIALS_DIRECTORY")
-        if not folder:
-            return None
-        for name, single in ((f"regfs.{connection.name}", True), ("regfs", self._single)):
-            content = await read_small(Path(folder) / name)
-            if content is None:
-                continue
+        own = f"regfs.{connection.name}"
+        async for name, content in self._files(connection):
+            single = name == own or self._single
             found = await credential_in(content, f"systemd credential {name}", connection, single=single)
             if found is not None:
                 return found
         return None
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """What of the registry the files are for. CredentialError as `get`."""
+        found: list[str] = []
+        async for name, content in self._files(connection):
+            found += parts_in(content, f"systemd credential {name}", connection)
+        return found
+
+    async def _files(self, connection: Connection) -> AsyncIterator[tuple[str, bytes]]:
+        folder = self._environment.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            return
+        for name in (f"regfs.{connection.name}", "regfs"):
+            content = await read_small(Path(folder) / name)
+            if content is not None:
+                yield name, content

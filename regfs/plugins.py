@@ -35,6 +35,7 @@ ENTRY_POINT_GROUPS: Final[Mapping[Group, str]] = {"provider": "regfs.providers",
 OURS: Final[Mapping[Group, Mapping[str, str]]] = {
     "provider": {
         "generic": "regfs.providers.generic:GenericProvider",
+        "ghcr": "regfs.providers.ghcr:GhcrProvider",
         "oci": "regfs.providers.oci:OciLayoutProvider",
     },
     "auth": {

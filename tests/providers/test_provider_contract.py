@@ -15,6 +15,7 @@ from regfs.ports import (
     Counts,
     DeletesTags,
     HttpPolicy,
+    ListsNamespaces,
     ListsRepositories,
     Provider,
     Recovers,
@@ -28,6 +29,9 @@ from regfs.testing.contract import Harness, SourceContract
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import Pushable
 from tests.providers.documented import example
+from tests.support.fake_gitlab import FakeGitLab
+from tests.support.fake_gitlab_data import OWNER
+from tests.support.gitlab_source import GitLabHarness
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -107,6 +111,15 @@ class TestGenericProvider(SourceContract):
     def harness(self, tmp_path: Path) -> Iterator[Harness]:
         with FakeRegistry() as registry:
             yield FakeHarness(registry, tmp_path)
+
+
+class TestGitLab(SourceContract):
+    capabilities: ClassVar = frozenset({ListsNamespaces, ResolvesTags, DeletesTags, Counts})
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[Harness]:
+        with FakeGitLab() as gitlab:
+            yield GitLabHarness(gitlab, gitlab.token(roles={"team": OWNER, "other": OWNER}), tmp_path)
 
 
 class TestTheShelfOfTheDocumentation(SourceContract):

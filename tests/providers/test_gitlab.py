@@ -1,0 +1,827 @@
+"""GitLab: what its tokens open, how its groups are walked, and what is said where something is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from regfs.connection import Connection
+from regfs.digest import Digest
+from regfs.errors import (
+    BadReply,
+    ConfigError,
+    ConnectionFailed,
+    Forbidden,
+    ListingRefused,
+    Moved,
+    NotARegistry,
+    NotFound,
+    NotSignedIn,
+    PagingLoop,
+    RateLimited,
+    ReadOnly,
+    Refused,
+    RegfsError,
+    UnsafeTarget,
+)
+from regfs.plugins import claims, provider
+from regfs.ports import (
+    Answer,
+    BringsCredentials,
+    Counts,
+    Credential,
+    DeletesTags,
+    ListsRepositories,
+    OffersOAuth,
+    RecognisesReplies,
+    Recovers,
+    ResolvesTags,
+    Source,
+)
+from regfs.providers.gitlab import GitLabProvider
+from regfs.providers.gitlab_address import guessed, instance_of
+from regfs.providers.gitlab_names import MOST_PAGES, Ids
+from regfs.providers.gitlab_tokens import JobToken, Kind, headers_for, kind_of
+from regfs.testing.contract_tools import manifest_of, tags_of
+from regfs.testing.images import make_image
+from regfs.testing.replies import Reply
+from tests.support.fake_gitlab import FakeGitLab
+from tests.support.fake_gitlab_data import DEVELOPER, GUEST, MAINTAINER, REPORTER, Token
+from tests.support.gitlab_source import GitLabHarness, inside
+
+
+@pytest.fixture
+def gitlab() -> Iterator[FakeGitLab]:
+    with FakeGitLab() as fake:
+        yield fake
+
+
+@pytest.fixture(autouse=True)
+def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI_JOB_TOKEN", "CI_REGISTRY", "CI_SERVER_URL", "CI_PROJECT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+Open = Callable[..., GitLabHarness]
+
+
+@pytest.fixture
+def as_whom(gitlab: FakeGitLab, tmp_path: Path) -> Open:
+    def make(token: Token | None, **how: object) -> GitLabHarness:
+        return GitLabHarness(gitlab, token, tmp_path, **how)  # type: ignore[arg-type]
+
+    return make
+
+
+def deletion(repository: str, tag: str, seen: Digest | None = None) -> Callable[[Source], Awaitable[str]]:
+    async def body(source: Source) -> str:
+        deletes = source.capability(DeletesTags, repository)
+        assert deletes is not None
+        return (await deletes.delete_tag(repository, tag, seen)).way
+
+    return body
+
+
+# ── whose an address is ──────────────────────────────────────────────────────────────────────────
+
+CHALLENGE = 'Bearer realm="https://gitlab.example.com/jwt/auth",service="container_registry"'
+
+
+@pytest.mark.parametrize(
+    "address", ["registry.gitlab.com", "gitlab.com", "https://gitlab.com/", "registry.gitlab.com:443"]
+)
+def test_gitlab_com_is_known_by_either_name(address: str) -> None:
+    name, claim = claims(address)
+    assert (name, claim.address, claim.confidence) == ("gitlab", "registry.gitlab.com", 100)
+
+
+def test_a_path_behind_gitlab_com_leads_to_the_same_images() -> None:
+    claim = GitLabProvider().claim("https://gitlab.com/group/project")
+    assert claim is not None
+    assert (claim.address, claim.rest) == ("registry.gitlab.com", "group/project")
+
+
+def test_another_host_is_gitlabs_only_where_its_answer_says_so() -> None:
+    kind = GitLabProvider()
+    assert isinstance(kind, RecognisesReplies)
+    assert claims("registry.example.com")[0] == "generic"
+    claim = kind.recognise("registry.example.com", 401, {"www-authenticate": CHALLENGE})
+    assert claim is not None
+    assert claim.confidence > 10
+    assert "https://gitlab.example.com" in claim.reason
+    for other in (
+        CHALLENGE.replace("container_registry", "registry"),
+        CHALLENGE.replace("/jwt/auth", "/token"),
+        'Basic realm="x"',
+        'Bearer realm="/jwt/auth",service="container_registry"',
+        'Bearer realm="ftp://x/jwt/auth",service="container_registry"',
+        'Bearer realm="https://user@x/jwt/auth",service="container_registry"',
+        "",
+    ):
+        assert kind.recognise("registry.example.com", 401, {"www-authenticate": other}) is None
+    assert kind.recognise("registry.example.com", 200, {"www-authenticate": CHALLENGE}) is None
+
+
+def test_an_installation_under_a_path_is_found_by_its_realm() -> None:
+    challenge = CHALLENGE.replace("/jwt/auth", "/gitlab/jwt/auth")
+    assert instance_of([challenge]) == "https://gitlab.example.com/gitlab"
+
+
+@pytest.mark.parametrize(
+    ("address", "api", "instance"),
+    [
+        ("registry.gitlab.com", "", "https://gitlab.com"),
+        ("registry.example.com", "", "https://example.com"),
+        ("gitlab.example.com:5050", "", "https://gitlab.example.com"),
+        ("images.example.com", "https://git.example.com/", "https://git.example.com"),
+        ("images.example.com", "https://example.com/gitlab/api/v4", "https://example.com/gitlab"),
+    ],
+)
+def test_oauth_is_offered_at_the_instance(address: str, api: str, instance: str) -> None:
+    kind = provider("gitlab")
+    assert isinstance(kind, OffersOAuth)
+    connection = Connection("lab", address, "gitlab", options=(("api", api),) if api else ())
+    server = kind.oauth(connection)
+    assert guessed(connection) == instance
+    assert server.device_endpoint == f"{instance}/oauth/authorize_device"
+    assert server.token_endpoint == f"{instance}/oauth/token"
+    assert server.authorization_endpoint == f"{instance}/oauth/authorize"
+    assert (server.username, tuple(server.scopes)) == ("oauth2", ("api",))
+    assert "Application ID" in server.client_help
+
+
+def test_what_an_oauth_sign_in_asks_for_can_be_less() -> None:
+    server = GitLabProvider().oauth(
+        Connection("lab", "registry.gitlab.com", options=(("oauth_scopes", "read_api"),))
+    )
+    assert tuple(server.scopes) == ("read_api",)
+
+
+@pytest.mark.parametrize("api", ["gitlab.example.com", "ftp://x", "https://", "https://user@x"])
+def test_an_api_option_that_is_no_url_is_refused_with_an_example(api: str) -> None:
+    with pytest.raises(ConfigError, match="option api"):
+        guessed(Connection("lab", "registry.example.com", options=(("api", api),)))
+
+
+def test_the_sign_in_names_the_scopes() -> None:
+    (field,) = GitLabProvider().fields
+    assert field.secret
+    assert all(scope in field.help for scope in ("read_api", "read_registry", "api"))
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("user", "secret", "kind", "headers"),
+    [
+        ("alice", "glpat-abc", Kind.ACCESS, {"PRIVATE-TOKEN": "glpat-abc"}),
+        ("alice", "a-custom-prefix", Kind.ACCESS, {"PRIVATE-TOKEN": "a-custom-prefix"}),
+        ("oauth2", "0123abcd", Kind.OAUTH, {"Authorization": "Bearer 0123abcd"}),
+        ("gitlab-ci-token", "xyz", Kind.JOB, {"JOB-TOKEN": "xyz"}),
+        ("whoever", "glcbt-64_xyz", Kind.JOB, {"JOB-TOKEN": "glcbt-64_xyz"}),
+    ],
+)
+def test_each_kind_of_token_is_spelled_in_its_own_header(
+    user: str, secret: str, kind: Kind, headers: dict[str, str]
+) -> None:
+    credential = Credential(user, secret)
+    assert kind_of(credential) is kind
+    assert headers_for(credential) == headers
+
+
+@pytest.mark.parametrize(("user", "secret"), [("gitlab+deploy-token-12", "abc"), ("me", "gldt-abc")])
+def test_a_deploy_token_is_never_sent_to_the_api(user: str, secret: str) -> None:
+    with pytest.raises(Forbidden, match="deploy token opens the registry alone"):
+        headers_for(Credential(user, secret))
+
+
+@pytest.mark.parametrize("secret", ["pässword", "two words", "line\nbreak"])
+def test_what_no_header_can_hold_is_no_token(secret: str) -> None:
+    with pytest.raises(NotSignedIn) as raised:
+        headers_for(Credential("alice", secret))
+    assert secret not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"CI_JOB_TOKEN": "t", "CI_REGISTRY": "registry.example.com"}, True),
+        ({"CI_JOB_TOKEN": "t", "CI_REGISTRY": "registry.example.com:443"}, True),
+        ({"CI_JOB_TOKEN": "t", "CI_REGISTRY": "registry.other.com"}, False),
+        ({"CI_JOB_TOKEN": "t", "CI_REGISTRY": "registry.other.com", "CI_SERVER_URL": "https://example.com"}, False),
+        ({"CI_JOB_TOKEN": "t", "CI_SERVER_URL": "https://example.com"}, True),
+        ({"CI_JOB_TOKEN": "t", "CI_SERVER_URL": "https://example.com:443/"}, True),
+        ({"CI_JOB_TOKEN": "t", "CI_SERVER_URL": "https://example.com:8443"}, False),
+        ({"CI_JOB_TOKEN": "t"}, False),
+        ({"CI_JOB_TOKEN": "t", "CI_SERVER_URL": "not a url"}, False),
+        ({"CI_REGISTRY": "registry.example.com"}, False),
+    ],
+)  # fmt: skip
+def test_a_jobs_token_is_for_the_gitlab_of_the_job_alone(environment: dict[str, str], found: bool) -> None:
+    connection = Connection("lab", "registry.example.com", "gitlab")
+    credential = trio.run(JobToken(guessed, environment).get, connection)
+    assert (credential is not None) is found
+    if credential is not None:
+        assert (credential.username, credential.secret) == ("gitlab-ci-token", "t")
+
+
+def test_the_provider_brings_the_jobs_token() -> None:
+    kind = provider("gitlab")
+    assert isinstance(kind, BringsCredentials)
+    (source,) = kind.credential_sources(Connection("lab", "registry.example.com", "gitlab"))
+    assert source.name == "CI_JOB_TOKEN"
+
+
+# ── namespaces ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_root_shows_top_groups_and_users_namespaces_that_one_belongs_to(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.world.add_user("bob")
+    for path in ("team/app", "deep/er/tool", "bob/toys", "others/secret"):
+        gitlab.push(path, "v1")
+    gitlab.world.add_project("others/open", public=True)
+    token = gitlab.token(scopes="read_api", roles={"team": REPORTER, "deep/er": GUEST, "bob/toys": GUEST})
+    assert as_whom(token).run(inside("")) == (["bob", "deep", "team"], [], "")
+    assert len(gitlab.asked()) == 2
+
+
+def test_a_group_shows_all_its_repositories_by_one_request(gitlab: FakeGitLab, as_whom: Open) -> None:
+    for path in ("team/app", "team/app/image", "team/sub/tool", "team/sub/deep/tool", "teams/other"):
+        gitlab.push(path, "v1")
+    gitlab.world.add_project("team/empty")
+    expected = ["team/app", "team/app/image", "team/sub/deep/tool", "team/sub/tool"]
+    assert as_whom(gitlab.token(scopes="read_api")).run(inside("team")) == ([], expected, "")
+    assert gitlab.asked() == ["GET /groups/team/registry/repositories?per_page=100"]
+
+
+def test_a_project_shows_its_own_repository_and_those_below(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.world.add_project("Team/Sub/App")
+    gitlab.push("team/sub/app", "v1")
+    gitlab.push("team/sub/app/a/b", "v1")
+    harness = as_whom(gitlab.token())
+    assert harness.run(inside("team/sub/app")) == ([], ["team/sub/app", "team/sub/app/a/b"], "")
+    assert gitlab.asked() == ["GET /projects/team%2Fsub%2Fapp/registry/repositories?per_page=100"]
+    assert harness.run(inside("team/sub/app/a")) == ([], ["team/sub/app/a/b"], "")
+
+
+def test_what_a_listing_told_is_not_guessed_at_again(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/sub/app/image", "v1")
+    gitlab.world.add_project("team/sub/app")
+
+    async def body(source: Source) -> None:
+        await inside("team")(source)
+        await trio.to_thread.run_sync(gitlab.forget)
+        await inside("team/sub/app/image")(source)
+
+    as_whom(gitlab.token()).run(body)
+    assert len(gitlab.asked()) == 1
+    assert gitlab.asked()[0].startswith("GET /projects/")
+
+
+def test_a_users_namespace_shows_the_projects_whose_registry_is_on(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.world.add_user("bob")
+    gitlab.push("bob/toys", "v1")
+    gitlab.world.add_project("bob/no-registry", registry=False)
+    harness = as_whom(gitlab.token(roles={"bob": DEVELOPER}))
+    assert harness.run(inside("bob")) == (["bob/toys"], [], "")
+    assert harness.run(inside("bob/toys")) == ([], ["bob/toys"], "")
+
+
+def test_a_public_group_of_others_shows_what_is_public_in_it(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.world.add_project("org/open", public=True)
+    gitlab.world.add_project("org/closed")
+    gitlab.world.add_project("org/sub/open", public=True)
+    gitlab.push("org/open", "v1")
+    harness = as_whom(gitlab.token(roles={"team": DEVELOPER}))
+    assert harness.run(inside("org")) == (["org/open", "org/sub"], [], "")
+    assert harness.run(inside("org/sub")) == (["org/sub/open"], [], "")
+
+
+def test_a_forbidden_group_does_not_hide_the_allowed_one_beside_it(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.push("secret/app", "v1")
+    harness = as_whom(gitlab.token(roles={"team": DEVELOPER}))
+    with pytest.raises(NotFound, match="secret"):
+        harness.run(inside("secret"))
+    assert harness.run(inside("team")) == ([], ["team/app"], "")
+    guest = as_whom(gitlab.token(roles={"team": DEVELOPER, "secret": GUEST}))
+    with pytest.raises(ListingRefused, match="secret/app is not listed"):
+        guest.run(inside("secret/app"))
+    assert guest.run(inside("team")) == ([], ["team/app"], "")
+
+
+@pytest.mark.parametrize(("links", "next_pages"), [(True, True), (True, False), (False, True)])
+def test_pages_by_number_are_followed_to_the_end(
+    gitlab: FakeGitLab, as_whom: Open, links: bool, next_pages: bool
+) -> None:
+    names = [f"team/app{number:02}" for number in range(11)]
+    for name in names:
+        gitlab.push(name, "v1")
+    gitlab.api.most, gitlab.api.links, gitlab.api.next_pages = 3, links, next_pages
+    assert as_whom(gitlab.token()).run(inside("team"))[1] == names
+    assert len(gitlab.asked()) == 4
+
+
+def test_pages_by_key_are_followed_to_the_end(gitlab: FakeGitLab, as_whom: Open) -> None:
+    teams = [f"team{number}" for number in range(7)]
+    for team in teams:
+        gitlab.push(f"{team}/app", "v1")
+    gitlab.api.most = 2
+    token = gitlab.token(roles=dict.fromkeys(teams, GUEST))
+    assert as_whom(token).run(inside(""))[0] == teams
+    keyset = gitlab.asked("/projects?")
+    assert len(keyset) == 4
+    assert all("pagination=keyset" in asked and "order_by=id" in asked for asked in keyset)
+    assert "id_after=" in keyset[-1]
+
+
+def test_a_listing_of_too_much_ends_and_says_so(gitlab: FakeGitLab, as_whom: Open) -> None:
+    for number in range(MOST_PAGES + 2):
+        gitlab.push(f"team/sub{number}/app", "v1")
+    gitlab.push("team/own", "v1")
+    gitlab.api.most = 1
+    harness = as_whom(gitlab.token())
+    namespaces, _, _ = harness.run(inside("team"))
+    assert {"team/own", "team/sub0", f"team/sub{MOST_PAGES + 1}"} <= set(namespaces)
+    assert "are not shown" in harness.run(inside(""))[2]
+
+
+def test_endless_and_foreign_pages_are_not_followed(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token())
+    original = gitlab.api._paged
+    for link, error in (
+        ("<http://127.0.0.2:1/api/v4/x>", UnsafeTarget),
+        ("<https://evil.example/api/v4/groups>", UnsafeTarget),
+        ("</elsewhere/projects>", UnsafeTarget),
+        ("<?page=1>", PagingLoop),
+    ):
+        gitlab.api._paged = lambda *given, link=link: _linked(original(*given), link)  # type: ignore[method-assign]
+        with pytest.raises(error):
+            harness.run(inside("team/app"))
+
+
+def _linked(reply: Reply, link: str) -> Reply:
+    headers = reply.headers
+    headers[:] = [*(pair for pair in headers if pair[0] != "Link"), ("Link", f'{link}; rel="next"')]
+    return reply
+
+
+def test_names_that_no_reference_can_hold_are_left_out(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.world.add_project("team/-odd-", public=True)
+    gitlab.world.groups["_bad_"] = 99
+    gitlab.world.add_project("org/__odd", public=True)
+    gitlab.world.add_project("org/fine", public=True)
+    assert as_whom(gitlab.token()).run(inside("org")) == (["org/fine"], [], "")
+
+
+def test_there_is_no_catalog_and_nothing_to_recover(gitlab: FakeGitLab, as_whom: Open) -> None:
+    async def body(source: Source) -> None:
+        assert source.capability(ListsRepositories) is None
+        assert source.capability(Recovers) is None
+
+    as_whom(gitlab.token()).run(body)
+
+
+# ── each kind of token ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["personal", "project", "group"])
+def test_an_access_token_lists_reads_and_deletes(gitlab: FakeGitLab, as_whom: Open, kind: str) -> None:
+    image = make_image()
+    gitlab.push("team/app", ["v1", "v2"], image)
+    roles = {"team/app" if kind == "project" else "team": DEVELOPER}
+    harness = as_whom(gitlab.token(kind, "api", roles, user=f"{kind}_7_bot"))
+    assert harness.run(inside(""))[0] == ["team"]
+    assert harness.run(inside("team/app"))[1] == ["team/app"]
+    assert sorted(harness.run(tags_of("team/app"))) == ["v1", "v2"]
+    assert harness.run(manifest_of("team/app", "v1")) == image.manifest.raw
+    assert harness.run(deletion("team/app", "v1", image.digest)) == "GitLab's API"
+    assert gitlab.content()["team/app"] == {"v2": image.digest}
+    assert harness.run(manifest_of("team/app", image.digest)) == image.manifest.raw
+
+
+def test_a_deploy_token_reads_by_name_and_says_why_it_lists_nothing(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.push("team/app", ["v1", "v2"])
+    harness = as_whom(gitlab.token("deploy", "read_registry", {"team/app": DEVELOPER}))
+    assert sorted(harness.run(tags_of("team/app"))) == ["v1", "v2"]
+    assert harness.run(manifest_of("team/app", "v1"))
+    for name in ("", "team", "team/app"):
+        with pytest.raises(ListingRefused, match="deploy token opens the registry alone"):
+            harness.run(inside(name))
+    with pytest.raises(Forbidden, match="cannot delete"):
+        harness.run(deletion("team/app", "v1"))
+    assert gitlab.asked() == []
+
+
+def test_a_deploy_token_of_another_project_says_so(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token("deploy", "read_registry", {"team/other": DEVELOPER}))
+    with pytest.raises(Forbidden, match="lacks the scope read_registry, or is another project's"):
+        harness.run(tags_of("team/app"))
+
+
+def test_a_job_token_lists_its_own_project_alone(
+    gitlab: FakeGitLab, as_whom: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_PROJECT_PATH", "Team/Sub/App")
+    gitlab.world.add_project("Team/Sub/App")
+    gitlab.push("team/sub/app/image", ["v1", "v2"])
+    harness = as_whom(gitlab.token("job", "", {"team/sub/app": DEVELOPER}))
+    for name, following in (("", "team"), ("team", "team/sub"), ("team/sub", "team/sub/app")):
+        namespaces, repositories, partial = harness.run(inside(name))
+        assert (namespaces, repositories) == ([following], [])
+        assert "its own project alone" in partial
+    assert gitlab.asked() == []
+    assert harness.run(inside("team/sub/app"))[1] == ["team/sub/app/image"]
+    with pytest.raises(ListingRefused, match="its own project alone, team/sub/app"):
+        harness.run(inside("others"))
+    assert sorted(harness.run(tags_of("team/sub/app/image"))) == ["v1", "v2"]
+    harness.run(deletion("team/sub/app/image", "v1"))
+    assert set(gitlab.content()["team/sub/app/image"]) == {"v2"}
+
+
+def test_a_job_token_without_its_jobs_environment_still_walks_by_name(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token("job", "", {"team/app": DEVELOPER}))
+    with pytest.raises(ListingRefused, match="CI_PROJECT_PATH"):
+        harness.run(inside(""))
+    assert harness.run(inside("team/app"))[1] == ["team/app"]
+    assert harness.run(tags_of("team/app")) == ["v1"]
+
+
+def test_an_oauth_token_lists_and_deletes_by_the_api_and_says_why_it_reads_nothing(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    image = make_image()
+    gitlab.push("team/app", ["v1", "v2"], image)
+    harness = as_whom(gitlab.token("oauth", "api"))
+
+    async def check(source: Source) -> None:
+        await source.check()
+
+    harness.run(check)
+    assert harness.run(inside("team"))[1] == ["team/app"]
+    assert harness.run(tags_of("team/app")) == ["v1", "v2"]
+    with pytest.raises(Forbidden, match=r"does not let an OAuth token in.*read_registry"):
+        harness.run(manifest_of("team/app", "v1"))
+    harness.run(deletion("team/app", "v1", image.digest))
+    assert gitlab.content()["team/app"] == {"v2": image.digest}
+    with pytest.raises(Moved):
+        harness.run(deletion("team/app", "v2", make_image("another").digest))
+
+
+def test_an_oauth_token_reads_where_the_registry_lets_it(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.oauth_opens_registry = True
+    gitlab.push("team/app", "v1")
+    assert as_whom(gitlab.token("oauth", "api")).run(manifest_of("team/app", "v1"))
+    assert gitlab.asked() == []
+
+
+def test_nobody_reads_what_is_public_and_is_told_to_sign_in(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.world.add_project("org/open", public=True)
+    gitlab.push("org/open", "v1")
+    gitlab.push("team/app", "v1")
+    nobody = as_whom(None)
+    assert nobody.run(tags_of("org/open")) == ["v1"]
+    assert nobody.run(inside("org/open"))[1] == ["org/open"]
+    with pytest.raises(ListingRefused, match="nobody is signed in"):
+        nobody.run(inside(""))
+    with pytest.raises(NotSignedIn):
+        nobody.run(tags_of("team/app"))
+    with pytest.raises(NotSignedIn):
+        nobody.run(deletion("org/open", "v1"))
+
+
+# ── each missing scope ───────────────────────────────────────────────────────────────────────────
+
+
+def test_without_read_api_nothing_is_listed_and_the_scope_is_named(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token(scopes="read_registry"))
+    for name in ("", "team", "team/app"):
+        with pytest.raises(ListingRefused, match="lacks a scope: GitLab wants api or read_api"):
+            harness.run(inside(name))
+    assert harness.run(tags_of("team/app")) == ["v1"]
+
+
+def test_without_read_registry_nothing_is_read_and_the_scope_is_named(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.push("team/app", ["v1", "v2"])
+    harness = as_whom(gitlab.token(scopes="read_api"))
+    assert harness.run(tags_of("team/app")) == ["v1", "v2"]
+    with pytest.raises(Forbidden, match=r"lacks the scope read_registry.*it has read_api"):
+        harness.run(manifest_of("team/app", "v1"))
+
+    async def check(source: Source) -> None:
+        await source.check()
+
+    with pytest.raises(Forbidden, match="lacks the scope read_registry"):
+        harness.run(check)
+
+
+def test_write_registry_alone_reads_nothing(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token(scopes="write_registry"))
+    with pytest.raises(Forbidden, match=r"lacks the scope read_registry.*it has write_registry"):
+        harness.run(manifest_of("team/app", "v1"))
+
+
+def test_without_api_nothing_is_deleted_and_the_scope_is_named(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token(scopes="read_api read_registry write_registry"))
+    with pytest.raises(Forbidden, match="lacks a scope: GitLab wants api for deleting team/app:v1"):
+        harness.run(deletion("team/app", "v1"))
+    assert "v1" in gitlab.content()["team/app"]
+
+
+def test_the_right_scopes_and_the_wrong_role_are_told_apart(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    guest = as_whom(gitlab.token(roles={"team": GUEST}))
+    with pytest.raises(Forbidden, match="has the scope to read, and its owner may not"):
+        guest.run(manifest_of("team/app", "v1"))
+    reporter = as_whom(gitlab.token(roles={"team": REPORTER}))
+    with pytest.raises(Forbidden, match="role in the project is below Developer"):
+        reporter.run(deletion("team/app", "v1"))
+    assert "v1" in gitlab.content()["team/app"]
+
+
+def test_a_thousand_refusals_ask_once_about_the_token(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+
+    async def body(source: Source) -> None:
+        for _ in range(20):
+            with pytest.raises(Forbidden):
+                await source.manifest("team/app", "v1")
+
+    as_whom(gitlab.token(scopes="read_api")).run(body)
+    assert len(gitlab.asked("personal_access_tokens")) == 1
+    assert len(gitlab.asked("/registry/repositories")) == 1
+
+
+@pytest.mark.parametrize("state", ["expired", "revoked"])
+def test_an_expired_or_revoked_token_is_called_that(gitlab: FakeGitLab, as_whom: Open, state: str) -> None:
+    gitlab.push("team/app", "v1")
+    harness = as_whom(gitlab.token(state=state))
+    for body in (
+        manifest_of("team/app", "v1"),
+        tags_of("team/app"),
+        inside("team"),
+        deletion("team/app", "v1"),
+    ):
+        with pytest.raises(NotSignedIn, match=state) as raised:
+            harness.run(body)
+        assert "glpat-" not in repr(raised.value) + str(raised.value)
+
+
+def test_a_password_is_not_taken_by_the_api_and_the_scopes_are_named(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.push("team/app", "v1")
+    made_up = Token("personal", "a-password", "alice", frozenset())
+    with pytest.raises(NotSignedIn, match=r"does not take the access token of alice.*read_api"):
+        as_whom(made_up).run(inside("team"))
+
+
+def test_a_refused_token_is_not_sent_to_the_api_again_at_once(gitlab: FakeGitLab, as_whom: Open) -> None:
+    async def body(source: Source) -> None:
+        for _ in range(5):
+            with pytest.raises(NotSignedIn, match="expired"):
+                await inside("team")(source)
+
+    as_whom(gitlab.token(state="expired")).run(body)
+    assert len(gitlab.asked()) == 1
+
+
+# ── deletion ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_of_two_siblings_goes_and_the_other_and_the_digest_live(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    image = make_image()
+    gitlab.push("team/app/image", ["v1", "v2"], image)
+    gitlab.world.add_project("team/app")
+
+    async def body(source: Source) -> None:
+        deletes = source.capability(DeletesTags, "team/app/image")
+        assert deletes is not None
+        assert deletes.can_delete() is Answer.UNKNOWN
+        await deletes.delete_tag("team/app/image", "v1", image.digest)
+        assert deletes.can_delete() is Answer.YES
+        assert (await source.manifest("team/app/image", image.digest)).raw == image.manifest.raw
+        with pytest.raises(NotFound):
+            await source.manifest("team/app/image", "v1")
+
+    as_whom(gitlab.token()).run(body)
+    assert gitlab.content()["team/app/image"] == {"v2": image.digest}
+
+
+def test_a_deletion_costs_no_request_a_tag(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", [f"v{number}" for number in range(50)])
+    as_whom(gitlab.token()).run(deletion("team/app", "v1"))
+    assert len(gitlab.asked()) == 2
+    assert [record.method for record in gitlab.registry.manifest_requests()] == ["HEAD"]
+
+
+def test_a_tag_that_moved_is_not_deleted(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    with pytest.raises(Moved):
+        as_whom(gitlab.token()).run(deletion("team/app", "v1", make_image("before").digest))
+    assert "v1" in gitlab.content()["team/app"]
+
+
+@pytest.mark.parametrize(("repository", "tag"), [("team/app", "v9"), ("team/none", "v1"), ("none", "v1"), ("team/app", "no tag")])  # fmt: skip
+def test_what_is_not_there_is_not_found(gitlab: FakeGitLab, as_whom: Open, repository: str, tag: str) -> None:
+    gitlab.push("team/app", "v1")
+    with pytest.raises(NotFound):
+        as_whom(gitlab.token()).run(deletion(repository, tag))
+
+
+def test_a_protected_tag_is_refused_with_the_rule(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    project = gitlab.world.project_of("team/app")
+    assert project is not None
+    project.rules = [("^v.*$", "owner"), ("stable", None)]
+    with pytest.raises(
+        Refused, match=r"protected.*'\^v\.\*\$' \(deleted by owners alone\); 'stable' \(immutable\)"
+    ):
+        as_whom(gitlab.token(roles={"team": MAINTAINER})).run(deletion("team/app", "v1"))
+    assert "v1" in gitlab.content()["team/app"]
+
+
+def test_where_the_rules_are_not_told_both_reasons_are_named(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    project = gitlab.world.project_of("team/app")
+    assert project is not None
+    project.rules = [("^v.*$", "maintainer")]
+    for tells in (True, False):  # to maintainers alone; not at all, as before GitLab 18.8
+        gitlab.api.tells_rules = tells
+        with pytest.raises(Forbidden, match="the tag is protected, or the role"):
+            as_whom(gitlab.token(roles={"team": DEVELOPER})).run(deletion("team/app", "v1"))
+
+
+def test_a_deletion_that_gitlab_could_not_do_is_an_error(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.api.deletes = False
+    with pytest.raises(Refused, match="could not delete team/app:v1"):
+        as_whom(gitlab.token()).run(deletion("team/app", "v1"))
+
+
+def test_a_deletion_is_believed_only_when_the_tag_is_gone(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.api.really_deletes = False
+    with pytest.raises(BadReply, match="still there"):
+        as_whom(gitlab.token()).run(deletion("team/app", "v1"))
+
+
+def test_a_deletion_whose_answer_got_lost_is_looked_after(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", ["v1", "v2"])
+    gitlab.reset_after_acting("/tags/v1")
+    as_whom(gitlab.token()).run(deletion("team/app", "v1"))
+    assert set(gitlab.content()["team/app"]) == {"v2"}
+    gitlab.fail(503, "/tags/v2")
+    with pytest.raises(RegfsError):
+        as_whom(gitlab.token()).run(deletion("team/app", "v2"))
+    assert len([asked for asked in gitlab.asked() if asked.startswith("DELETE")]) == 2
+
+
+def test_ids_of_before_are_asked_for_anew(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", ["v1", "v2"])
+
+    async def body(source: Source) -> None:
+        await deletion("team/app", "v1")(source)
+        gitlab.world._repositories.clear()
+        await deletion("team/app", "v2")(source)
+
+    as_whom(gitlab.token()).run(body)
+    assert gitlab.content()["team/app"] == {}
+
+
+def test_nothing_is_deleted_where_nothing_may_be_changed(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    with pytest.raises(ReadOnly):
+        as_whom(gitlab.token(), read_only=True).run(deletion("team/app", "v1"))
+    assert "v1" in gitlab.content()["team/app"]
+
+
+def test_tags_by_the_api_come_by_keys_on_gitlab_com(
+    gitlab: FakeGitLab, as_whom: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gitlab.push("team/app", [f"v{number}" for number in range(12)])
+    gitlab.api.is_gitlab_com, gitlab.api.most = True, 5
+    monkeypatch.setattr("regfs.providers.gitlab_instance.GITLAB_COM", gitlab.url)
+    options = (("api", gitlab.url),)
+    names = as_whom(gitlab.token(scopes="read_api"), options=options).run(tags_of("team/app"))
+    assert sorted(names) == sorted(f"v{number}" for number in range(12))
+    assert all("keyset" in asked for asked in gitlab.asked("/tags?"))
+    assert len(gitlab.asked("/tags?")) == 3
+
+
+def test_tags_by_the_api_come_by_number_elsewhere(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", [f"v{number}" for number in range(12)])
+    gitlab.api.most = 5
+    names = as_whom(gitlab.token(scopes="read_api")).run(tags_of("team/app"))
+    assert len(names) == len(set(names)) == 12
+    assert len(gitlab.asked("/tags?")) == 3
+
+
+# ── trouble ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_limit_is_waited_for_once_and_then_told(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    headers = (("RateLimit-Limit", "200"), ("RateLimit-Remaining", "0"), ("Retry-After", "0"))
+    gitlab.fail(429, "/api/v4/", times=1, headers=headers)
+    assert as_whom(gitlab.token()).run(inside("team"))[1] == ["team/app"]
+    gitlab.fail(429, "/api/v4/", headers=(("Retry-After", "42"),))
+    with pytest.raises(RateLimited) as raised:
+        as_whom(gitlab.token()).run(inside("team"))
+    assert raised.value.retry_after == 42
+
+
+def test_an_api_that_is_down_does_not_stop_reading(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.fail(500, "/api/v4/")
+    harness = as_whom(gitlab.token(), retries=0)
+    with pytest.raises(BadReply):
+        harness.run(inside("team"))
+    assert harness.run(manifest_of("team/app", "v1"))
+    assert harness.run(tags_of("team/app")) == ["v1"]
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'{"a":1}', b"<html>", b'[{"id":"x","path":1}]', b"[" * 10000])
+def test_a_listing_that_is_none_is_a_bad_reply(gitlab: FakeGitLab, as_whom: Open, body: bytes) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.api.answer = lambda *_: Reply(200, [("Content-Type", "application/json")], body)  # type: ignore[method-assign]
+    with pytest.raises(BadReply):
+        as_whom(gitlab.token()).run(inside("team/app"))
+
+
+def test_a_registry_of_no_gitlab_says_how_to_name_one(tmp_path: Path, gitlab: FakeGitLab) -> None:
+    from regfs.testing.fake import FakeRegistry
+
+    with FakeRegistry() as registry:
+        harness = GitLabHarness(gitlab, gitlab.token(), tmp_path)
+        harness._gitlab = registry  # type: ignore[assignment]
+        with pytest.raises(NotARegistry, match="options"):
+            harness.run(inside("team"))
+
+
+def test_a_gitlab_that_does_not_answer_is_a_failed_connection(gitlab: FakeGitLab, as_whom: Open) -> None:
+    with pytest.raises(ConnectionFailed):
+        as_whom(gitlab.token(), options=(("api", "http://127.0.0.1:1"),), retries=0).run(inside("team"))
+
+
+def test_an_installation_under_a_path_works_without_being_told(tmp_path: Path) -> None:
+    with FakeGitLab("/gitlab") as gitlab:
+        gitlab.push("team/app", ["v1", "v2"])
+        gitlab.push("team/b", "v1")
+        gitlab.api.most = 1
+        harness = GitLabHarness(gitlab, gitlab.token(), tmp_path)
+        assert harness.run(inside("team"))[1] == ["team/app", "team/b"]
+        harness.run(deletion("team/app", "v1"))
+        assert set(gitlab.content()["team/app"]) == {"v2"}
+        told = GitLabHarness(gitlab, gitlab.token(), tmp_path, (("api", f"{gitlab.url}/api/v4/"),))
+        assert told.run(inside("team"))[1] == ["team/app", "team/b"]
+
+
+def test_reading_asks_the_api_nothing(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+
+    async def body(source: Source) -> None:
+        resolves, counts = source.capability(ResolvesTags), source.capability(Counts)
+        assert resolves is not None
+        assert counts is not None
+        await source.check()
+        await resolves.resolve("team/app", "v1")
+        await tags_of("team/app")(source)
+        before = counts.counters()["requests"]
+        await inside("team")(source)
+        assert counts.counters()["requests"] == before + 1
+
+    as_whom(gitlab.token()).run(body)
+    assert len(gitlab.asked()) == 1
+
+
+def test_ids_are_kept_for_a_while_and_not_without_end() -> None:
+    now = [0.0]
+    ids: Ids[int] = Ids(lambda: now[0])
+    for number in range(5000):
+        ids.put(f"team/app{number}", number)
+    assert ids.get("team/app0") is None
+    assert ids.get("team/app4999") == 4999
+    now[0] = 601.0
+    assert ids.get("team/app4999") is None

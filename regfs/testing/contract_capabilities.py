@@ -56,6 +56,11 @@ async def within(lister: ListsNamespaces, namespace: str) -> tuple[list[str], li
     return namespaces, repositories
 
 
+async def own_repositories(lister: ListsNamespaces, namespaces: list[str]) -> set[str]:
+    """Those namespaces that call themselves a repository too, as one that is has to."""
+    return {name for name in namespaces if name in (await within(lister, name))[1]}
+
+
 async def everything(lister: ListsNamespaces, namespace: str) -> set[str]:
     """All repositories of a namespace and of those in it."""
     namespaces, repositories = await within(lister, namespace)
@@ -71,7 +76,7 @@ class CapabilityContract:
     capabilities: ClassVar[frozenset[type[Any]]] = frozenset()
     keeps_untagged: ClassVar[bool] = True
     """Whether the registry keeps a manifest when its last tag goes; some collect it at once."""
-    nested_names: ClassVar[tuple[str, ...]] = ("app", "tool", "sub/app", "sub/deep/app")
+    nested_names: ClassVar[tuple[str, ...]] = ("app", "app/nested", "tool", "sub/app", "sub/deep/app")
     """Names below a namespace that the registry can hold; one of two levels says ``("app", "tool")``."""
     many_repositories: ClassVar[int] = 120
     """How many repositories of one namespace make it page, if it does."""
@@ -114,6 +119,7 @@ class CapabilityContract:
                 assert len(set(repositories)) == len(repositories)
                 assert len(set(namespaces)) == len(namespaces)
                 assert all(name.startswith(f"{team}/") for name in (*namespaces, *repositories))
+                assert set(namespaces) & set(names) <= await own_repositories(lister, namespaces)
                 assert all(name.count("/") == 1 for name in namespaces), "only those directly below it"
                 found = set(repositories)
                 for name in namespaces:

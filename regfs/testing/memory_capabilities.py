@@ -69,7 +69,10 @@ class ListsNamespacesInMemory(_Capability):
         )
         if not below and namespace and namespace not in source.empty_namespaces:
             raise NotFound(f"there is no namespace {namespace}", registry=source.name)
-        return list(leading), [name for name in below if "/" not in name[len(prefix) :]]
+        repositories = [name for name in below if "/" not in name[len(prefix) :]]
+        if namespace in told:
+            repositories.insert(0, namespace)
+        return list(leading), repositories
 
 
 class ResolvesInMemory(_Capability):

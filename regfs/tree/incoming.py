@@ -60,7 +60,7 @@ class _SoFar(Listed):
 async def entries_as_they_come(folder: NameFolder) -> Sequence[Node] | Incoming:
     """A folder's entries, or what there is of them once its first tags have come and it is known to be no tag itself."""
     registry, full = folder.registry, folder.full
-    if registry.tags.fresh(full) is not None or registry.repository_answer(full) is Answer.NO:
+    if registry.tags.fresh(full) is not None or not registry.may_have_tags(full):
         return await folder.entries()
     whole = registry.listings.launch(folder, folder.entries)
     registry.tags.ahead(full)
@@ -72,7 +72,10 @@ async def entries_as_they_come(folder: NameFolder) -> Sequence[Node] | Incoming:
     async def wait_for_part() -> None:
         with suppress(RegfsError):
             await arriving.more_than(0)
-            await registry.catalog.get()
+            if registry.catalog.by_namespace:
+                await registry.is_tag(folder.repository, folder.name)
+            else:
+                await registry.catalog.get("")
         if _is_readable(folder, arriving):
             part.append(arriving)
             nursery.cancel_scope.cancel()

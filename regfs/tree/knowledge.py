@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 import trio
@@ -15,6 +15,7 @@ from regfs.reference import is_repository, is_tag
 from regfs.tree.catalog import Catalog, Names
 from regfs.tree.contents import Contents
 from regfs.tree.graves import Graves
+from regfs.tree.namelist import above
 from regfs.tree.taglists import Arriving, TagList, TagLists
 from regfs.tree.times import Times
 
@@ -73,7 +74,7 @@ class Knowledge:
 
     def forget(self, prefix: str = "") -> int:
         """Forget every listing and every tag's digest of ``prefix`` and below; how many there were."""
-        return self.tags.forget(prefix) + self.catalog.forget() + self.contents.forget(prefix)
+        return self.tags.forget(prefix) + self.catalog.forget(prefix) + self.contents.forget(prefix)
 
     # ── what a name is, as far as is known without asking ──
 
@@ -103,10 +104,10 @@ class Knowledge:
             return Answer.NO if listed is not None else Answer.UNKNOWN
         if listed is not None:
             return Answer.YES
-        catalog = self.catalog.fresh()
-        if catalog is not None:
-            return Answer.YES if path in catalog.repositories else Answer.NO
-        return Answer.NO if self.tags.is_absent(path) else Answer.UNKNOWN
+        answer = self.catalog.repository_answer(path)
+        if answer is Answer.UNKNOWN and self.tags.is_absent(path):
+            return Answer.NO
+        return answer
 
     def namespace_answer(self, path: str) -> Answer:
         """Whether ``path`` is the beginning of a repository's name."""
@@ -114,13 +115,35 @@ class Knowledge:
             return Answer.NO
         if path in self.namespaces:
             return Answer.YES
-        catalog = self.catalog.fresh()
-        if catalog is None and self.catalog.refusal() is None:
+        names = self.catalog.fresh(path)
+        if names is not None:
+            is_there = self._shows_below(path, names) or (names.root == path and not self.was_emptied(path))
+            return Answer.YES if is_there else Answer.NO
+        if self.catalog.tells_of(path):
+            return Answer.UNKNOWN if self.was_emptied(path) else Answer.YES
+        refused = self.catalog.refusal(path) is not None
+        if not refused and not self.catalog.is_absent(path):
             # A list can be had, so what was found by name is no older word on this than a list might be.
             return Answer.YES if self.catalog.is_proven_of_late(path) else Answer.UNKNOWN
-        if any(True for _ in self.visible(catalog or self.catalog.proven, path)):
+        if self._shows_below(path, None):
             return Answer.YES
-        return Answer.UNKNOWN if catalog is None else Answer.NO
+        return Answer.UNKNOWN if refused else Answer.NO
+
+    def may_have_tags(self, path: str) -> bool:
+        """Whether a repository's tags may be had there: of a namespace only where somebody said that it is one too."""
+        answer = self.repository_answer(path)
+        if answer is not Answer.UNKNOWN or not self.catalog.by_namespace:
+            return answer is not Answer.NO
+        is_told = (
+            path in self.namespaces or self.catalog.last(path) is not None or self.catalog.tells_of(path)
+        )
+        return path in self.catalog.proven.repositories or self.graves.is_hidden(path) or not is_told
+
+    def is_closed(self, path: str, role: Role | Answer) -> bool:
+        """Whether nothing can be listed in a folder, and nothing in it is known: it may be passed, and no more."""
+        if role not in (Answer.UNKNOWN, Role.NAMESPACE) or self.catalog.refusal(path) is None:
+            return False
+        return role is Answer.UNKNOWN or (self.catalog.tells_of(path) and not self._shows_below(path, None))
 
     def known(self, repository: str, name: str) -> Role | Answer:
         """What ``repository/name`` is: a Role, or NO (there is no such name), or UNKNOWN."""
@@ -163,15 +186,8 @@ class Knowledge:
         """For how many seconds more a repository or namespace may be shown as there; 0: that is not known."""
         if self.graves.lingers(path):
             return 0.0
-        left = [0.0 if self.graves.is_hidden(path) else self.listing_left(path)]
-        catalog, age = self.catalog.fresh(), self.catalog.age
-        if (
-            catalog is not None
-            and age is not None
-            and (path in catalog.repositories or catalog.leads_on(path))
-        ):
-            left.append(age.left(self._clock.monotonic(), self._ttl))
-        return max(left)
+        listing = 0.0 if self.graves.is_hidden(path) else self.listing_left(path)
+        return max(listing, self.catalog.left(path))
 
     def listing_left(self, repository: str) -> float:
         """For how many seconds more a repository's listing may be shown; 0: there is none."""
@@ -208,21 +224,44 @@ class Knowledge:
         """The names of a listing, without what this mount has deleted since."""
         return self.graves.living(repository, tags)
 
-    def visible(self, names: Names, path: str) -> Iterable[str]:
-        """The next components behind ``path`` that are shown: within the fence, and not emptied here."""
-        for name in names.below(path):
+    def visible(self, path: str, names: Names | None) -> Iterator[str]:
+        """The next components behind ``path`` that are shown: within the fence, and not emptied here.
+
+        ``names`` is the list that tells of them; None, or one that is not all: what was found by name counts too.
+        """
+        views = self.catalog.views(path, names)
+        below = (
+            views[0].below(path)
+            if len(views) == 1
+            else dict.fromkeys(name for view in views for name in view.below(path))
+        )
+        for name in below:
             child = join(path, name)
-            if self.fence.leads_to(child) and self._shows(names, child):
+            if self.fence.leads_to(child) and any(self._shows(view, child) for view in views):
                 yield name
+
+    def _shows_below(self, path: str, names: Names | None) -> bool:
+        return any(True for _ in self.visible(path, names))
 
     def _shows(self, names: Names, path: str) -> bool:
         """Say whether a folder is listed: not where all that made it one has been emptied here."""
         if path in names.repositories and not self.graves.is_hidden(path):
             return True
+        if path in names.namespaces:
+            return not self.was_emptied(path) or self._has_more(path)
         below = names.children.get(path)
         if below is None:
-            return path not in names.repositories
+            return path not in names.repositories and path in self.namespaces
         return any(self._shows(names, join(path, name)) for name in below)
+
+    def was_emptied(self, path: str) -> bool:
+        """Whether a repository below ``path`` was emptied here: that it holds others is then to be seen from its list."""
+        return bool(self.graves.hidden_below(path))
+
+    def _has_more(self, path: str) -> bool:
+        """Whether a namespace in which something was emptied holds more, as far as is known."""
+        names = self.catalog.fresh(path) or self.catalog.last(path)
+        return names is None or self._shows_below(path, names)
 
     def lives(self, path: str) -> bool:
         """Say whether a name is there by what the registry holds, and not only because it was emptied a moment ago."""
@@ -237,6 +276,20 @@ class Knowledge:
         """The repositories of ``path`` emptied here of which it is not known whether a tag has appeared in them."""
         hidden = self.graves.hidden_below(path)
         return [name for name in hidden if self.tags.fresh(name) is None][:ASK_HIDDEN]
+
+    def unasked_emptied(self, path: str) -> list[str]:
+        """The namespaces in ``path`` in which all was emptied here, of which it is not known whether more has come."""
+        if not self.was_emptied(path) or not self.catalog.by_namespace:
+            return []
+        over = {name for hidden in self.graves.hidden_below(path) for name in above(hidden) if name != path}
+        below = [name for name in over if name.startswith(f"{path}/") or (name and not path)]
+        return [name for name in below if self._is_unasked(name)][:ASK_HIDDEN]
+
+    def _is_unasked(self, namespace: str) -> bool:
+        if self.catalog.fresh(namespace) is not None:
+            return False
+        last = self.catalog.last(namespace)
+        return last is None or not self._shows_below(namespace, last)
 
     def _on_absent(self, repository: str) -> None:
         self.catalog.proven.discard(repository)

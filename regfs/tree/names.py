@@ -75,8 +75,8 @@ class NameFolder(ManifestFolder):
 
     @property
     def mode(self) -> int | None:
-        refused = self.registry.catalog.refusal() is not None
-        return 0o111 if refused and self.role is Answer.UNKNOWN else None
+        refused = self.registry.catalog.refusal(self.full) is not None
+        return 0o111 if refused and self.registry.is_closed(self.full, self.role) else None
 
     @property
     def time_ns(self) -> int:

@@ -75,9 +75,35 @@ class Registry(Knowledge):
         path = join(repository, name)
         if known is Answer.NO:
             return await self._settle_by_hidden(path)
+        failure: RegfsError | None = None
+        if self._is_rather_a_namespace(repository):
+            try:
+                if await self._ask_namespace(path) is Answer.YES:
+                    return Role.NAMESPACE
+            except RegfsError as error:
+                failure = error  # it may still be a repository, or a tag
         together = self.repository_answer(repository) is Answer.YES
         role = await self._settle_by_name(repository, name, together=together)
+        if role is None and failure is not None and not isinstance(failure, AccessDenied):
+            raise failure
         return role or await self._settle_by_catalog(repository, path)
+
+    def _is_rather_a_namespace(self, parent: str) -> bool:
+        """Whether a name in ``parent`` is asked for as a namespace before all else, where namespaces are listed."""
+        if not self.catalog.by_namespace or self.repository_answer(parent) is Answer.YES:
+            return False
+        return not parent or self.namespace_answer(parent) is Answer.YES
+
+    async def _ask_namespace(self, path: str) -> Answer:
+        """Raises what a Source raises, but for NotFound."""
+        if self.namespace_answer(path) is Answer.UNKNOWN:
+            with suppress(NotFound):
+                await self.catalog.look(path)
+                if self.was_emptied(path) and self.namespace_answer(path) is Answer.UNKNOWN:
+                    await self.catalog.get(
+                        path
+                    )  # that it holds more than was emptied, its first page need not say
+        return self.namespace_answer(path)
 
     async def _settle_by_name(self, repository: str, name: str, *, together: bool) -> Role | None:
         path = join(repository, name)
@@ -100,7 +126,7 @@ class Registry(Knowledge):
 
     async def _settle_by_catalog(self, repository: str, path: str) -> Role:
         try:
-            await self.catalog.get()
+            await self._ask_namespace(path)
         except AccessDenied:
             if self.namespace_answer(path) is Answer.YES:
                 return Role.NAMESPACE
@@ -159,8 +185,10 @@ class Registry(Knowledge):
         return Answer.YES
 
     async def _ask_hidden(self, path: str) -> None:
-        """Ask whether a tag has appeared in the repositories of ``path`` that were emptied here."""
+        """Ask whether a tag has appeared in the repositories of ``path`` that were emptied here, or another repository."""
         async with trio.open_nursery() as nursery:
+            for namespace in self.unasked_emptied(path):
+                nursery.start_soon(Outcome().take_names, self.catalog, namespace, math.inf)
             for repository in self.unasked_hidden(path):
                 nursery.start_soon(Outcome().take_tags, self.tags, repository)
 
@@ -187,7 +215,7 @@ class Registry(Knowledge):
             nursery.start_soon(self._ask_hidden_in_time, path)
             outcome = await self._ask_folder(path)
         tags = [] if outcome.tags is None else self.living_tags(outcome.tags, path)
-        nested = list(self.visible(outcome.names or self.catalog.proven, path))
+        nested = list(self.visible(path, outcome.names))
         if not tags and not nested and not self.graves.lingers(path):
             self._raise_if_nothing(outcome, path)
         partial = outcome.partial()
@@ -198,24 +226,40 @@ class Registry(Knowledge):
         return FolderListing(tags, nested, partial)
 
     async def _ask_folder(self, path: str) -> Outcome:
-        """Ask for the tags and for the catalog, both at once; the catalog is not waited for long."""
+        """Ask for the tags and for the names in it, both at once; the names are not waited for long."""
         outcome = Outcome()
+        has_tags = bool(path) and self.may_have_tags(path)
         async with trio.open_nursery() as nursery:
-            if path and self.repository_answer(path) is not Answer.NO:
+            if has_tags:
                 nursery.start_soon(outcome.take_tags, self.tags, path)
-            nursery.start_soon(outcome.take_names, self.catalog, CATALOG_PATIENCE if path else math.inf)
+            nursery.start_soon(outcome.take_names, self.catalog, path, CATALOG_PATIENCE if path else math.inf)
         if outcome.tags is None and outcome.names is None and outcome.names_error is None:
-            await outcome.take_names(self.catalog, math.inf)
+            await outcome.take_names(self.catalog, path, math.inf)
+        if path and not has_tags and self.repository_answer(path) is Answer.YES:
+            await outcome.take_tags(self.tags, path)
         return outcome
+
+    def ahead(self, path: str) -> None:
+        """Begin to fetch what listing a folder will want."""
+        if self.may_have_tags(path):
+            self.tags.ahead(path)
+        elif self.namespace_answer(path) is Answer.YES:
+            self.catalog.ahead(path)
 
     def _raise_if_nothing(self, outcome: Outcome, path: str) -> None:
         if outcome.tags is not None:
             return
         if outcome.tags_error is not None and not isinstance(outcome.tags_error, NotFound):
             raise outcome.tags_error
-        if outcome.names_error is not None:
+        if outcome.names_error is not None and not outcome.is_no_namespace:
             raise outcome.names_error
-        if path and path not in self.namespaces:
+        if (
+            outcome.names is not None
+            and outcome.names.root == path
+            and self.namespace_answer(path) is Answer.YES
+        ):
+            return
+        if path and (path not in self.namespaces or outcome.is_no_namespace):
             raise self.absent_path(path)
 
     # ── a tag's contents ──
@@ -288,6 +332,8 @@ class Registry(Knowledge):
                 raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")
             if self.repository_answer(path) is Answer.YES:
                 self.graves.hide(path, ())
+            elif self.catalog.by_namespace and self.namespace_answer(path) is Answer.YES:
+                raise Refused(f"{path} is a namespace of the registry's own", registry=self.source.name)
         remover = self.source.capability(DeletesRepositories, path)
         if remover is not None and self.graves.is_hidden(path):
             with suppress(NotFound):

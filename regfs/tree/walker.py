@@ -130,7 +130,7 @@ async def _enter(walk: _Walk, path: str, name: str) -> AsyncIterator[tuple[str, 
         return
     full = f"{path}/{name}" if path else name
     if not walk.into_tags:
-        registry.tags.ahead(full)
+        registry.ahead(full)
         yield path, name
         return
     listing = await registry.list_folder(full)

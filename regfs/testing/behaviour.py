@@ -61,7 +61,7 @@ class Auth(Enum):
     NONE = "nothing"
     BASIC = "a user name and a password"
     BEARER = "a token of its token endpoint"
-    KEY = "a key in the header X-Fake-Key: the password of one of its users"
+    KEY = "a key in a header of its own: the password of one of its users"
 
 
 class Challenges(Enum):
@@ -158,6 +158,8 @@ class Behaviour:
     """How many bytes of nothing make the token endpoint's reply longer."""
     first_scope_only: bool = False
     """Whether the token endpoint reads the first ``scope`` of a request alone."""
+    key_header: str = "X-Fake-Key"
+    """The header that a key goes in."""
     elsewhere_asks: bool = False
     """Whether the other host wants a sign-in of its own: 401 to everything, naming its own token endpoint."""
     actions: frozenset[str] = frozenset({"pull", "push", "delete", "*"})

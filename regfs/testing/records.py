@@ -17,7 +17,6 @@ _ROUTE: Final = re.compile(
     r"|referrers/(?P<referrers>[^/]*))"
 )
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
-KEY_HEADER: Final = "x-fake-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +119,6 @@ def fits(where: Where, record: RequestRecord) -> bool:
 
 
 def _blot(name: str, value: str) -> str:
-    if name == KEY_HEADER:
+    if name.endswith(("key", "token")):
         return "…"
     return f"{value.partition(' ')[0]} …" if name in _SECRET_HEADERS else value

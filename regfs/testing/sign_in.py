@@ -15,10 +15,13 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from regfs.testing.behaviour import Auth, Behaviour, Challenges
-from regfs.testing.records import KEY_HEADER, Request
+from regfs.testing.records import Request
 from regfs.testing.replies import Reply, error_reply, json_reply
 
 SERVICE = "fake-registry"
+
+_WITH_BASIC = frozenset({Challenges.BOTH_IN_ONE, Challenges.TWO_HEADERS})
+"""The challenges that offer Basic beside Bearer, so that a registry which gives them takes it."""
 
 Scope = tuple[str, str, str]
 """Type, name and one action."""
@@ -76,6 +79,8 @@ class SignIn:
                 return None if self._user(secret) is not None else self._challenge(needed)
             case Auth.BEARER, "bearer":
                 return self._judge(secret, needed)
+            case Auth.BEARER, "basic" if self._behaviour.challenges in _WITH_BASIC:
+                return None if self._user(secret) is not None else self._challenge(needed)
             case Auth.KEY, _:
                 return self._judge_key(request)
             case _:
@@ -152,7 +157,7 @@ class SignIn:
         return user if user and self._behaviour.users.get(user) == password else None
 
     def _judge_key(self, request: Request) -> Reply | None:
-        given = request.headers.get(KEY_HEADER)
+        given = request.headers.get(self._behaviour.key_header.lower())
         return None if given in self._behaviour.users.values() else error_reply(401, "UNAUTHORIZED")
 
     def _judge(self, secret: str, needed: list[str]) -> Reply | None:

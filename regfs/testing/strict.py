@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from regfs.manifest import ACCEPT
 from regfs.reference import is_repository, is_tag
 from regfs.testing.behaviour import Auth, Behaviour, Challenges
-from regfs.testing.records import KEY_HEADER, Request
+from regfs.testing.records import Request
 from regfs.testing.store import parsed_digest
 
 _METHODS: Final = {
@@ -56,7 +56,7 @@ def _credentials(request: Request, behaviour: Behaviour) -> Iterator[str]:
     scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
     if request.headers.get("cookie"):
         yield "a cookie"
-    if behaviour.auth is Auth.KEY and request.listener != "registry" and KEY_HEADER in request.headers:
+    if behaviour.auth is Auth.KEY and request.listener != "registry" and _has_key(request, behaviour):
         yield "the key went to another host"
     if not scheme:
         return
@@ -66,6 +66,10 @@ def _credentials(request: Request, behaviour: Behaviour) -> Iterator[str]:
         yield f"{scheme} credentials went to the token endpoint"
     elif request.listener == "registry" and scheme not in _schemes(behaviour):
         yield f"{scheme} credentials, which no challenge asked for"
+
+
+def _has_key(request: Request, behaviour: Behaviour) -> bool:
+    return behaviour.key_header.lower() in request.headers
 
 
 def _schemes(behaviour: Behaviour) -> set[str]:

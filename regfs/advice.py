@@ -38,6 +38,11 @@ def _not_signed_in(error: errors.RegfsError) -> str:
     return f"Run `regfs login {_registry(error)}`; a mount that is up notices it without a remount."
 
 
+def _sign_in_ended(error: errors.RegfsError) -> str:
+    name = error.connection if isinstance(error, errors.SignInEnded) else ""
+    return f"Run `regfs reconnect {shlex.quote(name) if name else 'NAME'}`; a mount that is up goes on without a remount."
+
+
 def _forbidden(error: errors.RegfsError) -> str:
     return (
         "Ask whoever runs the registry for this permission, or sign in as somebody who has it: "
@@ -79,6 +84,11 @@ def _connection_failed(error: errors.RegfsError) -> str:
 
 
 def _tls_failed(error: errors.RegfsError) -> str:
+    if "client certificate" in error.message:
+        return (
+            "Name one that its authority vouches for with "
+            f"`regfs login --client-cert FILE --client-key FILE {_registry(error)}`."
+        )
     return (
         f"Give the certificate authority's file with `regfs login --ca FILE {_registry(error)}`, or, only where "
         f"nobody can listen in, run `regfs login --insecure {_registry(error)}`."
@@ -94,8 +104,8 @@ def _not_a_registry(error: errors.RegfsError) -> str:
 
 def _unsafe_target(_error: errors.RegfsError) -> str:
     return (
-        "If the registry's storage or token service really is at that host, name it in the config: "
-        '`allow_hosts = ["HOST"]` in its `[registries.NAME]`.'
+        "If you trust that host to answer for the registry, name it: `-o allow_hosts=HOST` for this mount, or "
+        '`allow_hosts = ["HOST"]` in its `[registries.NAME]` in the config.'
     )
 
 
@@ -116,6 +126,7 @@ def _host(error: errors.RegfsError) -> str:
 _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str]]] = {
     errors.NotFound: _not_found,
     errors.NotSignedIn: _not_signed_in,
+    errors.SignInEnded: _sign_in_ended,
     errors.Forbidden: _forbidden,
     errors.ListingRefused: _listing_refused,
     errors.AccessDenied: _not_signed_in,

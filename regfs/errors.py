@@ -7,6 +7,7 @@ RegfsError
 ├── NotFound                    there is no such name, tag, repository or digest
 ├── AccessDenied
 │   ├── NotSignedIn             401: no credentials, or credentials that are not taken
+│   │   └── SignInEnded         a sign-in that was kept is good no longer, and only a person can renew it
 │   ├── Forbidden               403: signed in, but not allowed
 │   └── ListingRefused          the registry does not let this caller list what it holds
 ├── ReadOnly                    the mount is read-only
@@ -74,6 +75,14 @@ class AccessDenied(RegfsError):
 
 class NotSignedIn(AccessDenied):
     """401: there are no credentials, or the registry does not take them."""
+
+
+class SignInEnded(NotSignedIn):
+    """A sign-in that was kept is good no longer, and only a person can renew it. ``connection`` is its name."""
+
+    def __init__(self, message: str, *, connection: str = "", registry: str = "", words: str = "") -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.connection = connection
 
 
 class Forbidden(AccessDenied):

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regfs import plugins
 from regfs.connection import Connection
-from regfs.ports import BringsCredentials, HttpPolicy, Keychain, Source, Tools
+from regfs.errors import CredentialError
+from regfs.ports import (
+    BringsCredentials,
+    Credential,
+    CredentialKind,
+    HttpPolicy,
+    Keychain,
+    KnowsParts,
+    RefinesKeychain,
+    Source,
+    Tools,
+)
 
 if TYPE_CHECKING:
     from regfs.auth.keychain import OrderedKeychain
@@ -23,10 +34,42 @@ def with_provider_sources(connection: Connection, keychain: OrderedKeychain) -> 
     return keychain
 
 
+class _WithoutGrants:
+    """A keychain for methods that don't know OAuth: what is kept of one is never sent as it is."""
+
+    def __init__(self, inner: Keychain) -> None:
+        self._inner = inner
+
+    async def get(self, connection: Connection) -> Credential | None:
+        """See `Keychain`. CredentialError for a grant, which says what to do."""
+        credential = await self._inner.get(connection)
+        if credential is not None and credential.kind is CredentialKind.OAUTH_GRANT:
+            raise CredentialError(
+                f"what is kept for {connection.address} is a sign-in by OAuth, and {connection.name} is to be signed in "
+                f"to by {connection.auth!r}: set `auth` to 'oauth', or sign in anew"
+            )
+        return credential
+
+    async def parts(self, connection: Connection) -> Sequence[str]:
+        """See `KnowsParts`."""
+        return await self._inner.parts(connection) if isinstance(self._inner, KnowsParts) else ()
+
+
+def refined(connection: Connection, keychain: Keychain, policy: HttpPolicy) -> Keychain:
+    """The keychain as the connection's auth method wants it asked. Raises PluginError."""
+    method = plugins.auth_method(connection.auth)
+    if not isinstance(method, RefinesKeychain):
+        return _WithoutGrants(keychain)
+    from regfs.registry.exchange import HttpExchange
+
+    return method.refined(connection, keychain, HttpExchange(connection, policy))
+
+
 async def open_registries(
     connection: Connection, keychain: Keychain, policy: HttpPolicy, state_dir: Path
 ) -> Mapping[str, Source]:
     """The connection's registries by folder name. Raises PluginError and what providers raise."""
+    keychain = refined(connection, keychain, policy)
     tools = Tools(
         auth=plugins.auth_method(connection.auth).flow(connection, keychain),
         http=policy,

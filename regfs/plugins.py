@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from regfs.plugin_folder import Found
-    from regfs.ports import AuthMethod, Claim, Field, Provider
+    from regfs.ports import AuthMethod, Claim, Field, Provider, RecognisesReplies
 
 Group = Literal["provider", "auth"]
 
@@ -34,7 +34,9 @@ ENTRY_POINT_GROUPS: Final[Mapping[Group, str]] = {"provider": "regfs.providers",
 
 OURS: Final[Mapping[Group, Mapping[str, str]]] = {
     "provider": {
+        "dockerhub": "regfs.providers.dockerhub:DockerHubProvider",
         "generic": "regfs.providers.generic:GenericProvider",
+        "gitlab": "regfs.providers.gitlab:GitLabProvider",
         "ghcr": "regfs.providers.ghcr:GhcrProvider",
         "oci": "regfs.providers.oci:OciLayoutProvider",
     },
@@ -42,6 +44,7 @@ OURS: Final[Mapping[Group, Mapping[str, str]]] = {
         "anonymous": "regfs.auth.methods:Anonymous",
         "basic": "regfs.auth.methods:Basic",
         "challenge": "regfs.auth.methods:Challenge",
+        "oauth": "regfs.auth.oauth.method:OAuth",
     },
 }
 """What pyproject.toml registers, by name: no package metadata need be read to find our own."""
@@ -69,7 +72,6 @@ class Plugin:
     error: str = ""
 
 
-def plugins() -> Sequence[Plugin]:
 @dataclass(frozen=True, slots=True)
 class Abilities:
     """What a plugin says of itself without a connection.
@@ -86,6 +88,7 @@ class Abilities:
     many: bool = False
 
 
+def plugins() -> Sequence[Plugin]:
     """All plugins, ours first, each tried. Of two that bear one name the first is used, and the other says so."""
     return [_examined(plugin, first) for plugin, first in _with_winner([*_registered(), *_broken_files()])]
 
@@ -143,6 +146,36 @@ def claims(address: str) -> tuple[str, Claim]:
             best = name, claim
     if best is None:
         raise ConfigError("; ".join(reasons) or f"no provider knows the address {redact(address)[:200]!r}")
+    return best
+
+
+def recognisers() -> Sequence[tuple[str, RecognisesReplies]]:
+    """The providers that know their kind by how a registry answers, by name."""
+    from regfs.ports import RecognisesReplies
+
+    found = []
+    for name in _names("provider"):
+        try:
+            made = provider(name)
+        except PluginError as error:
+            _log.warning("%s", error)
+            continue
+        if isinstance(made, RecognisesReplies):
+            found.append((name, made))
+    return found
+
+
+def recognised(address: str, status: int, headers: Mapping[str, str]) -> tuple[str, Claim] | None:
+    """The provider that is surest by what an unsigned ``GET /v2/`` was answered, and its claim; None: none knows it."""
+    best: tuple[str, Claim] | None = None
+    for name, made in recognisers():
+        try:
+            claim = made.recognise(address, status, headers)
+        except Exception:  # a stranger's code must not stop the others
+            _log.warning("provider %r failed on a reply", name, exc_info=True)
+            continue
+        if claim is not None and (best is None or claim.confidence > best[1].confidence):
+            best = name, claim
     return best
 
 
@@ -225,9 +258,9 @@ def _made(plugin: Plugin) -> tuple[object, str]:
 
 
 def _examined(plugin: Plugin, first: Plugin) -> Plugin:
-    if plugin is not first:
     if plugin.group == "file":
         return plugin
+    if plugin is not first:
         return replace(plugin, error=f"not used: {plugin.name!r} is already {first.origin}'s")
     return replace(plugin, error=_made(plugin)[1])
 
@@ -251,7 +284,6 @@ def _origin_of_ours() -> str:
     return f"regfs {__version__}"
 
 
-@cache
 def _in_folder() -> Sequence[Plugin]:
     """The plugins that are files in ``plugins_dir``."""
     return [
@@ -282,6 +314,7 @@ def _files() -> Sequence[Found]:
     return found_in(folder)
 
 
+@cache
 def _strangers() -> Sequence[Plugin]:
     """The plugins of other distributions, in the order of sys.path."""
     if not _any_strangers(sys.path):

@@ -91,6 +91,12 @@ def register_secret(text: str) -> None:
         _known.cache_clear()
 
 
+def forget_secret(text: str) -> None:
+    """Blot it out no longer: it has ended, and every secret that is remembered makes each line of a log dearer."""
+    _registered.difference_update(_forms(text))
+    _known.cache_clear()
+
+
 def redact(text: str) -> str:
     """``text`` without secrets, cut to 64 Ki characters; a text without any comes back as it was."""
     if _registered:

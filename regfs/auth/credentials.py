@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Final
 
 import trio
 
 from regfs.connection import Connection
 from regfs.errors import CredentialError, NotSignedIn
-from regfs.ports import Credential, Keychain
+from regfs.ports import Credential, Keychain, RenewsCredentials
 
 ASK_AGAIN: Final = 60.0
 """Seconds after which a keychain that had nothing, or failed, is asked once more."""
 ASK_AGAIN_REFUSED: Final = 30.0
 """Seconds for which a refused credential is not sent again: a walk over a mount must not lock an account."""
+RENEW_BEFORE: Final = 30.0
+"""Seconds before a credential's end, at most, from which on the keychain is asked for its successor."""
+RENEW_PART: Final = 0.1
+"""The part of its remaining life for which that is done, where it is less."""
 JUST_ASKED: Final = 10.0
 """Seconds for which what the keychain said is new enough not to be asked again for."""
 
@@ -30,6 +35,7 @@ class Holder:
         self._error: CredentialError | None = None
         self._asked: float | None = None
         self._ends = 0.0
+        self._renew_at: float | None = None
         self._refusal: NotSignedIn | None = None
         self._refusal_ends = 0.0
         self.generation = 0
@@ -51,7 +57,10 @@ class Holder:
         self.generation += 1
 
     async def get(self) -> Credential | None:
-        """The credential, or None where there is none or the keychain failed (then `failure` says why)."""
+        """The credential, or None where there is none or the keychain failed (then `failure` says why).
+
+        Raises what a keychain that renews credentials raises where it cannot: NotSignedIn, and what is worth another try.
+        """
         async with self._lock:
             while not self._is_known():
                 await self._ask()
@@ -60,21 +69,36 @@ class Holder:
     async def replacement(self, refused: Credential, error: NotSignedIn) -> Credential | None:
         """A credential other than the ``refused`` one, where the keychain has one by now.
 
-        None where it has not: then ``error`` is what `refusal` gives for a while.
+        None where it has not: then ``error`` is what `refusal` gives for a while. Raises as `get` does.
         """
         async with self._lock:
-            if self._credential == refused and not self._was_just_asked():
-                self._asked = None
-                while not self._is_known():
-                    await self._ask()
+            if self._credential == refused:
+                await self._look_for_another(refused)
             if self._credential is not None and self._credential != refused:
                 return self._credential
-            self._refusal = error
-            self._refusal_ends = trio.current_time() + ASK_AGAIN_REFUSED
+            self._refuse(error)
             return None
 
+    async def _look_for_another(self, refused: Credential) -> None:
+        if isinstance(self._keychain, RenewsCredentials):
+            try:
+                self._learn(await self._keychain.renewed(self._connection, refused), None)
+            except NotSignedIn as error:
+                self._refuse(error)
+                raise
+            except CredentialError:
+                return
+        elif not self._was_just_asked():
+            self._asked = None
+            while not self._is_known():
+                await self._ask()
+
+    def _refuse(self, error: NotSignedIn) -> None:
+        self._refusal = error
+        self._refusal_ends = trio.current_time() + ASK_AGAIN_REFUSED
+
     def _is_known(self) -> bool:
-        if self._asked is None:
+        if self._asked is None or (self._renew_at is not None and trio.current_time() >= self._renew_at):
             return False
         return self._credential is not None or trio.current_time() < self._ends
 
@@ -90,9 +114,20 @@ class Holder:
             error = failure
         if generation != self.generation:  # forgotten meanwhile: what we were told is of before
             return
-        if credential != self._credential:
+        self._learn(credential, error)
+
+    def _learn(self, credential: Credential | None, error: CredentialError | None) -> None:
+        now, same = trio.current_time(), credential == self._credential
+        if not same:
             self.generation += 1
         self._credential, self._error = credential, error
-        self._asked = trio.current_time()
-        self._ends = self._asked + ASK_AGAIN
+        self._asked = now
+        self._ends = now + ASK_AGAIN
         self._refusal = None
+        self._renew_at = None
+        if credential is not None and credential.expires is not None:
+            # A keychain that has no other one yet is not asked for each request.
+            left = credential.expires - time.time()
+            self._renew_at = now + max(
+                left - min(RENEW_BEFORE, left * RENEW_PART), JUST_ASKED if same else 0.5
+            )

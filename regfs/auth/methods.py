@@ -104,7 +104,7 @@ class Challenge:
 
     def for_docker(self, credential: Credential) -> tuple[str, str] | None:
         """User name and secret as Docker's helpers store them; None for registry tokens, which they cannot hold."""
-        if credential.kind is CredentialKind.REGISTRY_TOKEN:
+        if credential.kind in (CredentialKind.REGISTRY_TOKEN, CredentialKind.OAUTH_GRANT):
             return None
         if credential.kind is CredentialKind.IDENTITY_TOKEN:
             return TOKEN_USER, credential.secret

@@ -162,8 +162,10 @@ class Api:
                 yield page
 
     async def versions(self, repository: str) -> AsyncIterator[Versions]:
-        """A package's versions, newest first, page by page."""
+        """A package's versions, newest first, page by page. NotFound, unasked, for an owner without a package."""
         owner, _, package = repository.partition("/")
+        if not package:
+            raise NotFound(f"{self._registry} has no package {repository}", registry=self._registry)
         tail = f"packages/container/{quote(package, safe='')}/versions?per_page={PER_PAGE}"
         what = f"the versions of {repository}"
         pages = self._of_owner(owner, lambda base: self._pages(f"{base}/{tail}", list[Version], what))

@@ -11,8 +11,10 @@ from typing import ClassVar
 import pytest
 
 from regfs.connection import Connection
+from regfs.errors import Refused
 from regfs.ports import (
     Counts,
+    DatesTags,
     DeletesTags,
     HttpPolicy,
     ListsNamespaces,
@@ -26,11 +28,14 @@ from regfs.ports import (
 from regfs.providers.generic import GenericProvider
 from regfs.providers.oci import OciLayoutProvider
 from regfs.testing.contract import Harness, SourceContract
+from regfs.testing.contract_tools import intact, run
 from regfs.testing.fake import FakeRegistry
-from regfs.testing.images import Pushable
+from regfs.testing.images import Pushable, make_image
 from tests.providers.documented import example
+from tests.support.fake_github import FakeGitHub, GitHub
 from tests.support.fake_gitlab import FakeGitLab
 from tests.support.fake_gitlab_data import OWNER
+from tests.support.ghcr_source import Setting
 from tests.support.gitlab_source import GitLabHarness
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -126,3 +131,29 @@ class TestTheShelfOfTheDocumentation(SourceContract):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return ShelfHarness(tmp_path)
+
+
+class TestGitHubContainerRegistry(SourceContract):
+    capabilities: ClassVar = frozenset(
+        {ListsNamespaces, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts}
+    )
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[Harness]:
+        owners = {name: {"Octocat"} for name in ("team", "other")}
+        with FakeGitHub(GitHub(organisations=owners)) as github:
+            yield Setting(github, tmp_path / "state")
+
+    def test_deleting_the_last_tag_spares_the_digest_where_the_registry_does(self, harness: Harness) -> None:
+        """GitHub deletes a package's last tag with the package alone, which no deletion of a tag may do."""
+        image = make_image()
+        harness.push("team/app", ["v1"], image)
+
+        async def body(source: Source) -> None:
+            deletes = source.capability(DeletesTags, "team/app")
+            assert deletes is not None
+            with pytest.raises(Refused, match="last tag"):
+                await deletes.delete_tag("team/app", "v1", None)
+            await intact(source, image, "v1", image.digest)
+
+        run(harness, body)

@@ -6,7 +6,6 @@ or before. All here blocks, and belongs in a thread.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from regfs.cache.entry import Entry, pieces, remove_damaged, touch
-from regfs.cache.folder import Folder, closing, open_to_read, settle, write_all
-from regfs.cache.plan import cost
+from regfs.cache.folder import Folder, open_to_read
+from regfs.cache.newfile import new_file
 from regfs.cache.room import Room
 from regfs.digest import Digest
 
@@ -61,33 +60,14 @@ def is_intact(descriptor: int) -> bool:
 
 def write_derived(folder: Folder, room: Room, path: Path, chunks: Iterable[bytes]) -> None:
     """Write one whole, in place of older ones and other versions. Raises OSError, and what ``chunks`` raises; then nothing is there."""
-    descriptor, temporary = folder.new_file()
-    taken = 0
-    with closing(descriptor):
-        try:
-            hashed, end = hashlib.sha256(), HEADER
-            for chunk in chunks:
-                if end + len(chunk) > taken:
-                    taken += _take(room, max(room.grant // 2, len(chunk)))
-                write_all(descriptor, chunk, end)
-                hashed.update(chunk)
-                end += len(chunk)
-            taken += _take(room, cost(HEADER))
-            write_all(descriptor, _header(hashed.hexdigest()), 0)
-            settle(descriptor, temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            room.give(taken)
-            raise
-        room.give(taken - cost(os.fstat(descriptor).st_blocks * 512))
+    with new_file(folder, room, path) as file:
+        file.end = HEADER
+        hashed = hashlib.sha256()
+        for chunk in chunks:
+            file.write(chunk)
+            hashed.update(chunk)
+        file.write(_header(hashed.hexdigest()), 0)
     _remove_other_versions(path)
-
-
-def _take(room: Room, size: int) -> int:
-    if not room.take(size):
-        raise OSError(errno.ENOSPC, "the cache has no room")
-    return size
 
 
 def _header(hexdigest: str) -> bytes:

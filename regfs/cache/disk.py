@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 from regfs.cache.derived import open_derived, path_of, write_derived
 from regfs.cache.download import Download, Reading
 from regfs.cache.entry import Entry, open_content, remove_damaged, set_stamp
-from regfs.cache.folder import Folder, UnsafeFolder, closing, settle, write_all
+from regfs.cache.folder import Folder, UnsafeFolder, closing
+from regfs.cache.newfile import new_file
 from regfs.cache.partial import Partial, Progress
 from regfs.cache.plan import cost
 from regfs.cache.room import Room
@@ -89,25 +90,10 @@ class DiskStore:
             os.close(descriptor)
         elif Digest.of(data, digest.algorithm) != digest:
             logger.error("cache: what was to be kept as %s is something else", digest)
-        elif self._may_write() and self._room.take(cost(len(data))):
-            try:
-                self._write(path, digest, data)
-            except OSError:
-                self._room.give(cost(len(data)))
-                if not self._room.squeeze(cost(len(data))):
-                    raise
-                self._write(path, digest, data)
-
-    def _write(self, path: Path, digest: Digest, data: bytes) -> None:
-        descriptor, temporary = self._folder.new_file()
-        with closing(descriptor):
-            try:
-                write_all(descriptor, data, 0)
-                set_stamp(descriptor, digest)
-                settle(descriptor, temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        elif self._may_write() and cost(len(data)) <= self._room.limit:
+            with new_file(self._folder, self._room, path) as file:
+                file.write(data)
+                set_stamp(file.descriptor, digest)
 
     # ── content of any size ──
 

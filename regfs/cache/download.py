@@ -106,7 +106,7 @@ class Download:
         while True:
             if self.failure is not None:
                 raise DigestMismatch(self.failure.message, registry=self.failure.registry)
-            if self.end_of(start) >= end:
+            if self.end_of(start) >= end and not self._awaits_verdict(start, end):
                 return True
             if self.is_lost:
                 return False
@@ -115,6 +115,10 @@ class Download:
                     raise self._interruption.with_traceback(None)
                 return False
             await self._changed.wait()
+
+    def _awaits_verdict(self, start: int, end: int) -> bool:
+        """Whoever may have read all from the start on gets the last bytes only with the word that all were right."""
+        return end == self.size and not self.is_whole and self.partial.head >= start
 
     async def settle(self) -> None:
         """Verify what was received, tell those who wait, and then bring it under its name. Raises DigestMismatch."""

@@ -148,9 +148,9 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether somebody writes a file now."""
+    """Whether somebody has a file open that is there."""
     try:
-        descriptor = open_to_read(path)
+        descriptor = open_to_change(path)
     except OSError:
         return True
     if descriptor is None:

@@ -19,7 +19,7 @@ from regfs.cache.entry import PIECE, pieces, set_stamp
 from regfs.cache.folder import LOG, Folder, is_at, open_to_change, settle, write_all
 from regfs.cache.plan import cost
 from regfs.cache.record import LONGEST_LINE, Log, Received
-from regfs.cache.room import Room
+from regfs.cache.room import Lease, Room
 from regfs.cache.spans import Spans
 from regfs.digest import Digest
 from regfs.errors import DigestMismatch
@@ -53,7 +53,7 @@ class Partial:
         self._log = Log(path.with_name(path.name + LOG))
         self._log_room = cost(size // _RECORD_EVERY * LONGEST_LINE)
         there = self._allocated()
-        self._taken = cost(there) + cost(self._log.allocated()) if there else 0
+        self._lease = Lease(room, cost(there) + cost(self._log.allocated()) if there else 0)
         self._to_prove = self._log.read(size)
         self._recorded: list[Received] = []
         self._spans, self._proven = Spans(), Spans()
@@ -62,7 +62,6 @@ class Partial:
         for line in self._unchecked:
             self._spans.add(line.start, line.end)
         self._guard = threading.Lock()
-        self._room_guard = threading.Lock()
         self._kept = False
 
     @classmethod
@@ -110,6 +109,7 @@ class Partial:
         with self._guard:
             os.ftruncate(self.descriptor, max([self.head, *(end for _, end in self._spans)]))
             self._log.rewrite([*self._recorded, *self._unchecked])
+        self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
 
     # ── writing ──
 
@@ -152,12 +152,7 @@ class Partial:
             self._write_piece(view[at : at + step], start + at)
 
     def _write_piece(self, piece: memoryview, start: int) -> None:
-        with self._room_guard:
-            wanted = self._allocated() + len(piece) + self._log_room - self._taken
-            grant = max(wanted, min(self._room.grant // 2, cost(self.size))) if wanted > 0 else 0
-            if grant and not self._room.take(grant):
-                raise OSError(errno.ENOSPC, "the cache has no room")
-            self._taken += grant
+        self._lease.cover(self._allocated() + len(piece) + self._log_room, self.size)
         try:
             write_all(self.descriptor, piece, start)
         except OSError as error:
@@ -240,7 +235,7 @@ class Partial:
         settle(self.descriptor, self._path, path)
         self._kept = True
         self._log.remove()
-        self._give_back(cost(self._allocated()))
+        self._lease.end(cost(self._allocated()))
 
     def drop(self) -> None:
         """Remove it. Who reads it still can, as long as it is open."""
@@ -250,7 +245,7 @@ class Partial:
             self._log.remove()
             with suppress(OSError):
                 self._path.unlink()
-        self._give_back(0)
+        self._lease.end(0)
 
     def close(self, *, resumable: bool) -> Progress | None:
         """Close it, and leave it to be resumed where that makes sense and was asked for; how far it then was."""
@@ -270,16 +265,10 @@ class Partial:
     def _leave(self) -> Progress | None:
         if self.head > (self._recorded[-1].end if self._recorded else 0):
             self._record()
-        self._give_back(cost(self._allocated()) + cost(self._log.allocated()))
+        self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
         if self._to_prove:
             return None  # it was left before all that is there was looked at
         return Progress(self.head, self._hash, self._state())
-
-    def _give_back(self, still_used: int) -> None:
-        with self._room_guard:
-            unused, self._taken = self._taken - still_used, still_used
-        if unused > 0:
-            self._room.give(unused)
 
     def _is_canonical(self) -> bool:
         return self._path.name == self.digest.file_name and is_at(self.descriptor, self._path)

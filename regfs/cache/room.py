@@ -7,10 +7,12 @@ anew, from the files themselves, once it seems used up. All here blocks, and bel
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,14 @@ class _Found:
     paths: list[Path] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """How much is taken, in bytes, by the count with that number and what was taken and given since."""
+
+    used: int
+    number: int
+
+
 class Room:
     """The bound of one folder, as this process was told it; another may have been told another."""
 
@@ -59,47 +69,49 @@ class Room:
                 time.sleep(0.001)
             yield descriptor
 
-    def take(self, size: int) -> bool:
-        """Take ``size`` bytes of room, made by removing if need be; False where that can't be. Raises OSError."""
-        if cost(size) > self.limit:
-            return False
-        with self.locked() as counter:
-            used = _counted(counter)
-            if used is None or used + size > self.limit:
-                used = self._make(size)
-            fits = used + size <= self.limit
-            _count(counter, used + size if fits else used)
-            return fits
+    def take(self, size: int) -> int | None:
+        """Take ``size`` bytes of room, made by removing if need be: the number of the count it is in; None: there is none.
 
-    def give(self, size: int) -> None:
-        """Give room back that was taken and not used, or is free again."""
-        with suppress(OSError), self.locked() as counter:
-            used = _counted(counter)
-            if used is not None:
-                _count(counter, max(0, used - size))
+        Raises OSError. What it is for must be visible as being written before, and fall short of what was taken for it
+        by at most `grant`: another process may count anew at any time.
+        """
+        if cost(size) > self.limit:
+            return None
+        with self.locked() as descriptor:
+            count = _counted(descriptor)
+            if count is None or count.used + size > self.limit:
+                groups = self._look()
+                used = sum(group.size for group in groups.values())
+                used = self._remove(groups, excess(used, size, self.limit))
+                count = _Count(used, count.number + 1 if count else time.time_ns())
+            fits = count.used + size <= self.limit
+            _write_count(descriptor, _Count(count.used + size if fits else count.used, count.number))
+            return count.number if fits else None
+
+    def give(self, size: int, number: int) -> None:
+        """Give room back that was taken in count ``number``: a later count knows already what became of it."""
+        with suppress(OSError), self.locked() as descriptor:
+            count = _counted(descriptor)
+            if count is not None and count.number == number:
+                _write_count(descriptor, _Count(max(0, count.used - size), number))
 
     def squeeze(self, size: int) -> bool:
         """Free ``size`` bytes of a disk that is full, though the cache is not; whether that was possible. Raises OSError."""
-        with self.locked() as counter:
-            groups = self._look()
-            before = sum(group.size for group in groups.values())
-            after = self._remove(groups, size)
-            _count(counter, after)
-            return before - after >= size
+        before, after = self._reduce(lambda used: used - size)
+        return before - after >= size
 
     def shrink(self, limit: int) -> tuple[int, int]:
         """Remove what is over ``limit``, leftovers first; what was there before and after, in bytes. Raises OSError."""
-        with self.locked() as counter:
+        return self._reduce(lambda _: limit)
+
+    def _reduce(self, goal: Callable[[int], int]) -> tuple[int, int]:
+        with self.locked() as descriptor:
             groups = self._look()
             before = sum(group.size for group in groups.values())
-            after = self._remove(groups, max(0, before - limit))
-            _count(counter, after)
+            after = self._remove(groups, max(0, before - goal(before)))
+            count = _counted(descriptor)
+            _write_count(descriptor, _Count(after, count.number + 1 if count else time.time_ns()))
             return before, after
-
-    def _make(self, size: int) -> int:
-        groups = self._look()
-        used = sum(group.size for group in groups.values())
-        return self._remove(groups, excess(used, size, self.limit))
 
     def _remove(self, groups: dict[str, _Found], free: int) -> int:
         """Remove groups until ``free`` bytes are free; how much is in use then."""
@@ -118,7 +130,8 @@ class Room:
     def _look(self) -> dict[str, _Found]:
         """What there is. Leftovers of processes that were killed are removed on the way."""
         groups: dict[str, _Found] = {}
-        for folder in (self._folder.derived, self._folder.partials, self._folder.contents):
+        # What is given its name meanwhile must be met at least once: where it comes from is looked at first.
+        for folder in (self._folder.partials, self._folder.derived, self._folder.contents):
             for path, found in _files(folder):
                 size = cost(found.st_blocks * 512)
                 if folder is self._folder.partials:
@@ -133,6 +146,38 @@ class Room:
                 group.used = max(group.used, used)
                 group.paths.append(path)
         return groups
+
+
+class Lease:
+    """What was taken for one file that is being written."""
+
+    def __init__(self, room: Room, taken: int = 0) -> None:
+        self._room = room
+        self._number: int | None = None
+        self._recounted = taken > 0  # by a count that is not known here
+        self._guard = threading.Lock()
+        self.taken = taken
+
+    def cover(self, size: int, most: int) -> None:
+        """Take so much that it is enough for ``size`` bytes, ahead of what is needed but never for over ``most``. Raises OSError."""
+        with self._guard:
+            wanted = size - self.taken
+            if wanted <= 0:
+                return
+            wanted = max(wanted, min(self._room.grant // 2, cost(most)))
+            number = self._room.take(wanted)
+            if number is None:
+                raise OSError(errno.ENOSPC, "the cache has no room")
+            self._recounted = self._recounted or self._number not in (None, number)
+            self._number = number
+            self.taken += wanted
+
+    def end(self, used: int) -> None:
+        """Give back all but ``used`` bytes. Where all was counted anew since, the next count does."""
+        with self._guard:
+            unused, self.taken = self.taken - used, min(self.taken, used)
+            if unused > 0 and self._number is not None and not self._recounted:
+                self._room.give(unused, self._number)
 
 
 def _last(found: os.stat_result) -> int:
@@ -167,10 +212,9 @@ def _removed(paths: list[Path]) -> bool:
                 descriptor = open_to_change(path)
             except OSError:
                 return False
-            if descriptor is not None:
-                stack.enter_context(closing(descriptor))
-            elif path.exists():
-                return False
+            if descriptor is None:
+                return False  # in use, or under another name by now, where it still takes its room
+            stack.enter_context(closing(descriptor))
         try:
             for path in sorted(paths, key=lambda path: (path.suffix == "", path.parent.name == "content")):
                 path.unlink(missing_ok=True)
@@ -179,12 +223,14 @@ def _removed(paths: list[Path]) -> bool:
     return True
 
 
-def _counted(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 64, 0).strip()
-    return int(text) if text.isdigit() else None
+def _counted(descriptor: int) -> _Count | None:
+    words = os.pread(descriptor, 64, 0).split()
+    return (
+        _Count(int(words[0]), int(words[1])) if len(words) == 2 and all(map(bytes.isdigit, words)) else None
+    )
 
 
-def _count(descriptor: int, used: int) -> None:
-    text = f"{used:020d}\n".encode()
+def _write_count(descriptor: int, count: _Count) -> None:
+    text = f"{count.used:020d} {count.number:020d}\n".encode()
     if os.pwrite(descriptor, text, 0) != len(text):
         os.ftruncate(descriptor, 0)

@@ -25,6 +25,7 @@ class _Body(msgspec.Struct):
     errors: list[_Said] = []
     error_description: str = ""
     details: object = None
+    detail: object = None
     message: str = ""
 
 
@@ -34,7 +35,7 @@ def words_of(body: bytes, credential: Credential | None = None) -> str:
         said = msgspec.json.decode(body, type=_Body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    details = said.details if isinstance(said.details, str) else ""
+    details = next((text for text in (said.details, said.detail) if isinstance(text, str)), "")
     listed = "; ".join(error.message for error in said.errors[:3] if error.message)
     return blotted(listed or said.error_description or details or said.message, credential)
 

@@ -1,0 +1,354 @@
+"""The Source of Docker Hub: the registry for what images hold, the Hub API for which there are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import trio
+
+from regfs.connection import Connection
+from regfs.digest import Digest
+from regfs.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Forbidden,
+    ListingRefused,
+    Moved,
+    NotFound,
+    NotSignedIn,
+    Refused,
+    RegfsError,
+    ServerFailed,
+    Unsupported,
+)
+from regfs.manifest import Descriptor
+from regfs.ports import (
+    Answer,
+    Cost,
+    Counts,
+    DatesTags,
+    DeletesTags,
+    Deletion,
+    ListsNamespaces,
+    Metered,
+    NamespacePage,
+    RawManifest,
+    ResolvesTags,
+    TagPage,
+)
+from regfs.providers.dockerhub import NAME
+from regfs.providers.dockerhub_api import HubApi, is_organisation_token
+from regfs.providers.dockerhub_pulls import PullClient
+from regfs.reference import TagOrDigest, is_component, is_repository
+from regfs.registry.journal import Journal
+from regfs.registry.v2 import V2Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+C = TypeVar("C")
+
+LIBRARY: Final = "library"
+"""The namespace of the official images, which a name of one component means."""
+
+SHIELDED: Final = 25.0
+"""Seconds that a deletion, once it has been sent, may go on after its caller has given up."""
+
+CONFIRMED_AFTER: Final = (0.0, 0.5, 1.5)
+"""Seconds to wait before each look whether a tag is gone."""
+
+_LOST: Final = (ConnectionFailed, DeadlineExceeded, ServerFailed)
+"""What leaves it open whether a deletion was carried out."""
+
+
+class HubSource(V2Source):
+    """Docker Hub. Repositories are NAMESPACE/NAME; a NAME alone is the official image, unless it is a namespace of yours."""
+
+    def __init__(self, connection: Connection, client: PullClient, journal: Journal, api: HubApi) -> None:
+        super().__init__(NAME, client, journal, tag_delete="native")
+        self._pulls = client
+        self._api = api
+        self._connection = connection
+        self._worked: set[str] = set()
+
+    def capability(self, kind: type[C], repository: str | None = None) -> C | None:
+        """Lists by namespace, dates, resolves and deletes tags, is metered, counts; see `regfs.ports.Source`."""
+        if kind is DeletesTags:
+            return None if self._client.read_only else cast("C", _Deletes(self, repository))
+        if kind in (ListsNamespaces, ResolvesTags, DatesTags, Metered, Counts):
+            return cast("C", self)
+        return None
+
+    @property
+    def cost(self) -> Cost:
+        """Dates come with the listing."""
+        return Cost.FREE
+
+    def quota(self) -> Mapping[str, int]:
+        """What the registry last said of the pull limit: limit, remaining, window (seconds)."""
+        return dict(self._pulls.last_quota)
+
+    def counters(self) -> Mapping[str, int]:
+        """Both clients' counters since the start, together."""
+        ours, theirs = super().counters(), self._api.counters()
+        return {name: ours.get(name, 0) + theirs.get(name, 0) for name in {**ours, **theirs}}
+
+    async def check(self) -> None:
+        """Ask the registry's ``GET /v2/``. Raises as `Source.check` says."""
+        with of_the_hub():
+            await super().check()
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        await super().aclose()
+        await self._api.aclose()
+
+    # ── names ──
+
+    async def canonical(self, repository: str) -> str:
+        """``NAMESPACE/NAME`` of what may be an official image's short name. NotFound: no repository can be called so.
+
+        Names that cannot be there are never asked for: what Docker Hub holds has exactly two components.
+        """
+        if repository.count("/") == 1 and is_repository(repository):
+            return repository
+        if is_component(repository) and await self._is_short(repository):
+            return f"{LIBRARY}/{repository}"
+        raise NotFound(f"a repository of {NAME} is NAMESPACE/NAME: {repository[:260]!r}", registry=NAME)
+
+    async def _is_short(self, name: str) -> bool:
+        return name != LIBRARY and name not in await self._own()
+
+    async def _own(self) -> Sequence[str]:
+        """The namespaces that are the user's without asking: those configured, and the account's."""
+        credential = await self._api.credential()
+        account = self._connection.username or (credential.username if credential is not None else "")
+        names = [*(name.strip("/") for name in self._connection.namespaces), account.lower()]
+        return [name for name in dict.fromkeys(names) if is_component(name)]
+
+    # ── listings ──
+
+    async def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
+        """See `ListsNamespaces`. Of ``""``: ``library``, the account, its organisations and those configured."""
+        if "/" in name:
+            raise NotFound(f"nothing is below the repository {name[:260]}", registry=NAME)
+        with of_the_hub():
+            async with aclosing(self._first() if not name else self._within(name)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _first(self) -> AsyncGenerator[NamespacePage, None]:
+        own = [LIBRARY, *(name for name in await self._own() if name != LIBRARY)]
+        yield NamespacePage(own)
+        credential = await self._api.credential()
+        if credential is None or is_organisation_token(credential):
+            return  # an organisation's token is good for that one, and its name is the token's user
+        found, partial = await self._account()
+        more = [name for name in dict.fromkeys(found) if name not in own]
+        if more or partial:
+            yield NamespacePage(more, partial=partial)
+
+    async def _account(self) -> tuple[Sequence[str], str]:
+        """The namespaces that the API names of the account, asked in both ways at once; and why some may be missing."""
+        found: list[str] = []
+        missing: dict[str, str] = {}
+
+        async def ask(what: str, pages: AsyncGenerator[Sequence[str], None]) -> None:
+            try:
+                async with aclosing(pages):
+                    async for names in pages:
+                        found.extend(names)
+            except RegfsError as error:
+                missing[what] = (self._api.refused or error).message
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "the namespaces it can push to", self._api.namespaces())
+            nursery.start_soon(ask, "its organisations", self._api.organisations())
+        return found, self._partial() or "; ".join(
+            f"the account's list lacks {what}: {why}" for what, why in sorted(missing.items())
+        )
+
+    def _partial(self) -> str:
+        refused = self._api.refused
+        if refused is None:
+            return ""
+        return (
+            f"only what is public is listed, since the Hub API does not take this sign-in ({refused}); "
+            "an account with a second factor, or an organisation's single sign-on, needs a personal access token there"
+        )
+
+    async def _within(self, name: str) -> AsyncGenerator[NamespacePage, None]:
+        shown = False
+        try:
+            async with aclosing(self._api.repositories(name)) as pages:
+                async for names in pages:
+                    if names:
+                        shown = True
+                        yield NamespacePage((), [f"{name}/{found}" for found in names], self._partial())
+        except AccessDenied as error:
+            reason = self._api.refused or error
+            raise ListingRefused(
+                f"{NAME} does not say what {name} holds: {reason.message}", registry=NAME, words=error.words
+            ) from error
+        except NotFound:
+            shown = False
+        official = await self._official(name)
+        if official:
+            yield NamespacePage((), [name])
+        elif not shown and not await self._is_mine(name):
+            raise NotFound(f"{NAME} shows nothing in a namespace {name}", registry=NAME)
+
+    async def _official(self, name: str) -> bool:
+        """Whether a name is an official image's, too."""
+        return await self._is_short(name) and await self._api.has_repository(f"{LIBRARY}/{name}")
+
+    async def _is_mine(self, name: str) -> bool:
+        """Whether an empty namespace is there all the same."""
+        if name in (LIBRARY, *await self._own()):
+            return True
+        credential = await self._api.credential()
+        return credential is not None and name in (await self._account())[0]
+
+    async def tags(self, repository: str) -> AsyncIterator[TagPage]:
+        """See `Source.tags`. From the API, with dates; from the registry, without, where the API does not show them."""
+        with of_the_hub():
+            full = await self.canonical(repository)
+            begun = False
+            try:
+                async with aclosing(self._api.tags(full)) as pages:
+                    async for page in pages:
+                        begun = True
+                        yield page
+            except (AccessDenied, NotFound, Unsupported) as error:
+                if begun or not await self._may_be_hidden(full, error):
+                    raise
+                refusal = error
+            else:
+                return
+            async with aclosing(self._plain_tags(full, refusal)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _may_be_hidden(self, repository: str, error: RegfsError) -> bool:
+        """Whether the registry may show what the API does not: official images and anonymous callers get the same of both."""
+        if not isinstance(error, NotFound):
+            return True
+        return not repository.startswith(f"{LIBRARY}/") and await self._api.credential() is not None
+
+    async def _plain_tags(self, repository: str, refusal: RegfsError) -> AsyncGenerator[TagPage, None]:
+        """The registry's own list. It denies access to what is not there: then the API's word counts."""
+        try:
+            async with aclosing(cast("AsyncGenerator[TagPage, None]", super().tags(repository))) as pages:
+                async for page in pages:
+                    yield page
+        except AccessDenied as error:
+            if isinstance(refusal, NotFound) and isinstance(error, Forbidden) and self._api.refused is None:
+                raise refusal from None
+            raise
+
+    # ── what images hold ──
+
+    async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        """See `Source.manifest`: this is a pull."""
+        with of_the_hub():
+            return await super().manifest(await self.canonical(repository), reference)
+
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        """See `ResolvesTags.resolve`: by HEAD, which is no pull."""
+        with of_the_hub():
+            return await super().resolve(await self.canonical(repository), tag)
+
+    @asynccontextmanager
+    async def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """See `Source.blob`."""
+        with of_the_hub():
+            async with super().blob(await self.canonical(repository), descriptor, start, end) as pieces:
+                yield pieces
+
+    # ── deleting ──
+
+    def can_delete(self, repository: str | None) -> Answer:
+        """YES once it worked there; NO for who signs in as nobody; else only the API can say."""
+        if self._connection.auth == "anonymous":
+            return Answer.NO
+        return Answer.YES if repository in self._worked else Answer.UNKNOWN
+
+    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
+        """See `DeletesTags.delete_tag`: by the Hub API alone, and only once the tag is what the user saw."""
+        with of_the_hub():
+            full = await self.canonical(repository)
+            if await self._api.credential() is None:
+                raise NotSignedIn(f"{NAME} deletes nothing without a sign-in", registry=NAME)
+            now = (await super().resolve(full, tag)).digest
+            if seen is not None and now != seen:
+                raise Moved(f"{full}:{tag} is {now} by now, not {seen}", registry=NAME)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIELDED):
+                await self._delete(full, tag)
+                self._worked.add(repository)
+                return Deletion("the Hub API's tag deletion")
+        raise DeadlineExceeded(f"the deletion did not end within {SHIELDED:g} seconds", registry=NAME)
+
+    async def _delete(self, repository: str, tag: str) -> None:
+        try:
+            await self._api.delete_tag(repository, tag)
+        except _LOST as error:
+            if not await self._is_gone(repository, tag):
+                raise error from None
+            return
+        except NotSignedIn as error:
+            raise self._unsigned(error) from error
+        except NotFound as error:
+            # The registry had it a moment ago, so it is the API that does not show it to this sign-in.
+            raise Forbidden(error.message, registry=NAME, words=error.words) from error
+        if not await self._is_gone(repository, tag):
+            raise Refused(
+                f"the Hub API said that it had deleted {repository}:{tag}, and still has it", registry=NAME
+            )
+
+    def _unsigned(self, error: NotSignedIn) -> NotSignedIn:
+        reason = self._api.refused
+        if reason is None:
+            return error
+        return NotSignedIn(
+            f"deleting needs the Hub API, which does not take this sign-in: {reason.message}; where it has a second "
+            "factor, use a personal access token",
+            registry=NAME,
+            words=reason.words,
+        )
+
+    async def _is_gone(self, repository: str, tag: str) -> bool:
+        for pause in CONFIRMED_AFTER:
+            await trio.sleep(pause)
+            if not await self._api.has_tag(repository, tag):
+                return True
+        return False
+
+
+class _Deletes:
+    """`regfs.ports.DeletesTags` of one repository."""
+
+    def __init__(self, source: HubSource, repository: str | None) -> None:
+        self._source = source
+        self._repository = repository
+
+    def can_delete(self) -> Answer:
+        return self._source.can_delete(self._repository)
+
+    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
+        return await self._source.delete_tag(repository, tag, seen)
+
+
+@contextmanager
+def of_the_hub() -> Iterator[None]:
+    """Let errors name Docker Hub as people know it, whichever host they happened on."""
+    try:
+        yield
+    except RegfsError as error:
+        error.registry = NAME
+        raise

@@ -221,8 +221,11 @@ def config_created(raw: bytes) -> datetime | None:
         made = datetime.fromisoformat(text) if text else None
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    if made is None:
-        return None
+    return None if made is None else plausible_time(made)
+
+
+def plausible_time(made: datetime) -> datetime | None:
+    """A time at which an image may have been made (without a zone: UTC); None for any other, such as 1970."""
     made = made if made.tzinfo else made.replace(tzinfo=UTC)
     return made if _EARLIEST_CREATED <= made < _LATEST_CREATED else None
 

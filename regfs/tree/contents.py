@@ -12,12 +12,13 @@ from typing import TypeVar
 import trio
 
 from regfs.digest import Digest
-from regfs.errors import BadReply, DigestMismatch, HalfDeleted, NotFound, TooLarge
+from regfs.errors import BadReply, DigestMismatch, HalfDeleted, NotFound, RateLimited, TooLarge
 from regfs.manifest import MAX_MANIFEST, Descriptor, Manifest, Platform, config_created, parse_manifest
 from regfs.ports import Clock, ContentStore, Metered, RawManifest, Recovers, ResolvesTags, Source
 from regfs.reference import TagOrDigest
 from regfs.tree.bounded import keep
 from regfs.tree.flights import Flights
+from regfs.tree.quota import with_quota
 
 T = TypeVar("T")
 
@@ -101,6 +102,10 @@ class Contents:
     def holds(self, repository: str, digest: Digest) -> bool:
         """Say whether a repository was seen to hold the manifest with that digest."""
         return (repository, digest) in self._held
+
+    def at_hand(self, repository: str, digest: Digest) -> Manifest | None:
+        """The manifest with that digest, if the repository holds it and it is in memory."""
+        return self._manifests.get(digest) if (repository, digest) in self._held else None
 
     def created(self, digest: Digest) -> int | None:
         """When the image of a manifest was made, in nanoseconds since 1970, once its config was read."""
@@ -219,6 +224,8 @@ class Contents:
         except NotFound:
             self._note_absent(repository, tag, asked)
             raise
+        except RateLimited as error:
+            raise with_quota(error, self._source) from error
         self._note_tag(repository, tag, TagState(descriptor, asked))
         return descriptor
 
@@ -245,6 +252,8 @@ class Contents:
         except NotFound:
             self._note_absent(repository, tag, asked)
             raise
+        except RateLimited as error:
+            raise with_quota(error, self._source) from error
         return asked, await self._admit(repository, reply, None)
 
     async def _get_digest(self, repository: str, digest: Digest) -> Manifest:
@@ -257,6 +266,8 @@ class Contents:
         except NotFound:
             self._note_absent(repository, digest, asked)
             raise
+        except RateLimited as error:
+            raise with_quota(error, self._source) from error
         return await self._admit(repository, reply, digest)
 
     async def _get_config(self, repository: str, descriptor: Descriptor) -> bytes:

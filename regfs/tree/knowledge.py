@@ -8,6 +8,7 @@ from enum import Enum
 import trio
 
 from regfs.connection import Connection
+from regfs.digest import Digest
 from regfs.errors import NotFound
 from regfs.fence import Fence
 from regfs.ports import Answer, Clock, ContentStore, Source
@@ -175,6 +176,14 @@ class Knowledge:
             listing_left = self.listing_left(repository)
         return max(self.manifest_left(repository, name), listing_left)
 
+    def listed_digest(self, repository: str, tag: str) -> Digest | None:
+        """Where a tag leads by its repository's listing, if that says so and may still be shown."""
+        listed = self.tags.fresh(repository)
+        if listed is None or not listed.facts or not self._is_listed(repository, tag, listed):
+            return None
+        facts = listed.facts.get(tag)
+        return None if facts is None else facts.digest
+
     def manifest_left(self, repository: str, tag: str) -> float:
         """For how many seconds more a tag may be shown to lead where it leads; 0: that is not known."""
         state = self.contents.state(repository, tag)
@@ -211,11 +220,13 @@ class Knowledge:
         return self.tags.first_seen_all(repository)
 
     def listed_times(self, repository: str) -> Callable[[str], int | None]:
-        """A function that gives the time of a tag of which nothing but its name is known, and None of another."""
+        """A function that gives the time of a tag of which nothing but what its listing says is known, and None of another."""
         listed = self.tags.fresh(repository)
-        if listed is None or listed.facts or self.graves.has_deleted(repository):
+        if listed is None or self.graves.has_deleted(repository):
             return lambda _tag: None
         seen, first_seen = self.contents.was_seen, self.tags.first_seen
+        if listed.facts:
+            return lambda tag: None if seen(repository, tag) else self.times.of(repository, tag, None)
         return lambda tag: None if seen(repository, tag) else first_seen(repository, tag)
 
     # ── what is listed ──

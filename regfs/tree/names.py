@@ -105,7 +105,7 @@ class NameFolder(ManifestFolder):
             return await super().find(name)
         if self.may_be_tag and name in TAG_NAMES and self._could_be_tag:
             try:
-                return self.show(await self.manifest(), name)
+                return await self.shown(name)
             except NotFound:
                 if self._is_known_tag:
                     raise

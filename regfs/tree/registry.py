@@ -20,7 +20,7 @@ from regfs.errors import (
     RegfsError,
     Unsupported,
 )
-from regfs.manifest import Manifest
+from regfs.manifest import Descriptor, Manifest
 from regfs.ports import Answer, Clock, ContentStore, DeletesRepositories, DeletesTags, Deletion, Source
 from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
@@ -270,14 +270,24 @@ class Registry(Knowledge):
             raise self.absent(repository, str(reference))
         if isinstance(reference, Digest):
             return await self.contents.by_digest(repository, reference)
-        state = self.contents.state(repository, reference)
-        if state is not None and self.graves.is_dead(repository, reference, state.asked):
-            self.contents.drop(repository, reference)
-        elif self.tag_answer(repository, reference) is Answer.NO:
-            raise self.absent(repository, reference)
+        self._check_alive(repository, reference)
         manifest = await self.contents.by_tag(repository, reference)
         self.prove(repository)
         return manifest
+
+    async def descriptor(self, repository: str, tag: str) -> Descriptor:
+        """Where a tag points, without its manifest where that is metered. Raises NotFound, and what a Source raises."""
+        self._check_alive(repository, tag)
+        descriptor = await self.contents.resolve(repository, tag)
+        self.prove(repository)
+        return descriptor
+
+    def _check_alive(self, repository: str, tag: str) -> None:
+        state = self.contents.state(repository, tag)
+        if state is not None and self.graves.is_dead(repository, tag, state.asked):
+            self.contents.drop(repository, tag)
+        elif self.tag_answer(repository, tag) is Answer.NO:
+            raise self.absent(repository, tag)
 
     # ── deleting ──
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from regfs.ports import Counts, Metered
+from regfs.ports import Counts
+from regfs.tree.quota import quota_of
 from regfs.tree.registry import Registry
 
 
 def describe(registry: Registry, facts: Mapping[str, object]) -> dict[str, object]:
     """A registry's state, as JSON; ``facts``: how it is signed in to."""
-    metered = registry.source.capability(Metered)
     return {
         "name": registry.name,
         "address": registry.connection.address,
@@ -19,7 +19,7 @@ def describe(registry: Registry, facts: Mapping[str, object]) -> dict[str, objec
         **facts,
         "partial": dict(registry.partial),
         "dropped_names": registry.tags.dropped + registry.catalog.dropped,
-        "quota": dict(metered.quota()) if metered is not None else {},
+        "quota": quota_of(registry.source),
         "counters": counters(registry),
     }
 

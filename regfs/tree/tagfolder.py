@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from regfs.digest import Digest
-from regfs.errors import NoSuchAttribute, NotEmpty, NotFound, Refused, RegfsError
+from regfs.errors import HalfDeleted, NoSuchAttribute, NotEmpty, NotFound, Refused, RegfsError
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.nodes import STEADY, Folder, GoneFile, GoneFolder, Link, Node
 from regfs.tree.registry import Registry
@@ -103,6 +103,12 @@ class ManifestFolder(Folder):
                 return self._gone(name, grave.names)
         if name not in TAG_NAMES:
             raise NotFound(f"a tag's folder holds no {name}")
+        return await self.shown(name)
+
+    async def shown(self, name: str) -> Node:
+        """The node for one name of its manifest's: where manifests are metered, by a HEAD if that can tell."""
+        if name in (MANIFEST, DIGEST) and self.tag is not None and self.registry.contents.is_metered:
+            return self._plain(name, await self.registry.descriptor(self.repository, self.tag))
         return self.show(await self.manifest(), name)
 
     async def entries(self) -> Sequence[Node]:
@@ -123,9 +129,15 @@ class ManifestFolder(Folder):
             return self.child(key, lambda: ConfigFile(self, name, manifest))
         if name == PLATFORMS:
             return self.child(key, lambda: PlatformsFolder(self, name, manifest))
-        if name == MANIFEST:
-            return self.child(key, lambda: PlainFile(self, name, manifest, manifest.raw))
-        return self.child(key, lambda: PlainFile(self, name, manifest, f"{manifest.digest}\n".encode()))
+        return self._plain(name, manifest.descriptor, manifest.raw)
+
+    def _plain(self, name: str, descriptor: Descriptor, raw: bytes | None = None) -> Node:
+        self.seen = descriptor.digest
+        key = (name, descriptor.digest)
+        if name == DIGEST:
+            line = f"{descriptor.digest}\n".encode()
+            return self.child(key, lambda: PlainFile(self, name, descriptor, line))
+        return self.child(key, lambda: PlainFile(self, name, descriptor, raw))
 
     def _gone(self, name: str, names: Iterable[str]) -> Node:
         if name not in names:
@@ -147,14 +159,26 @@ class ManifestFolder(Folder):
             raise self._goes_with_its_tag(name)
 
     async def _delete(self, tag: str) -> None:
-        manifest = await self.manifest()
-        left = [n for n in names_of(self.registry, manifest) if n != MANIFEST]
+        digest, names = await self._known_names(tag)
+        left = [n for n in names if n != MANIFEST]
         try:
-            await self.registry.delete_tag(self.repository, tag, self.seen or manifest.digest, left)
+            await self.registry.delete_tag(self.repository, tag, self.seen or digest, left)
             self.refusal = None
         except RegfsError as error:
             self.refusal = error
             raise
+
+    async def _known_names(self, tag: str) -> tuple[Digest, Sequence[str]]:
+        """The digest of a tag and the names in its folder; a metered manifest is not fetched only to be deleted."""
+        contents = self.registry.contents
+        if contents.is_metered:
+            digest = (await self.registry.descriptor(self.repository, tag)).digest
+            manifest = contents.at_hand(self.repository, digest)
+            if manifest is None:
+                return digest, (MANIFEST, DIGEST)
+        else:
+            manifest = await self.manifest()
+        return manifest.digest, names_of(self.registry, manifest)
 
     def _goes_with_its_tag(self, name: str) -> RegfsError:
         """`rm -r` goes on to the other files of a tag that could not be deleted: the reason is still the same."""
@@ -182,6 +206,9 @@ class ManifestFolder(Folder):
             return await super().attribute(name)
         if self.tag is not None:
             await self.settle()
+            listed = self.registry.listed_digest(self.repository, self.tag) if name == "oci.digest" else None
+            if listed is not None and self._digest_now() is None:
+                return str(listed)
             return describe(await self.registry.contents.resolve(self.repository, self.tag), name)
         return describe((await self.manifest()).descriptor, name)
 
@@ -208,11 +235,11 @@ def describe(descriptor: Descriptor, name: str) -> str:
 class ManifestChild(Node):
     """A file that belongs to one manifest: its bytes never change under its inode."""
 
-    __slots__ = ("manifest",)
+    __slots__ = ("descriptor",)
 
-    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, (name, manifest.digest))
-        self.manifest = manifest
+    def __init__(self, parent: ManifestFolder, name: str, descriptor: Descriptor) -> None:
+        super().__init__(parent, name, (name, descriptor.digest))
+        self.descriptor = descriptor
 
     @property
     def folder(self) -> ManifestFolder:
@@ -233,7 +260,7 @@ class ManifestChild(Node):
 
     @property
     def time_ns(self) -> int:
-        return self.folder.registry.times.of(self.folder.repository, self.folder.tag, self.manifest.digest)
+        return self.folder.registry.times.of(self.folder.repository, self.folder.tag, self.descriptor.digest)
 
     @property
     def holds_for(self) -> float:
@@ -249,34 +276,50 @@ class ManifestChild(Node):
     async def attribute(self, name: str) -> str:
         if name == "regfs.reference":
             return await self.folder.attribute(name)
-        return describe(self.manifest.descriptor, name)
+        return describe(self.descriptor, name)
 
 
 class PlainFile(ManifestChild):
-    """``manifest.json`` or ``digest``: the bytes are at hand."""
+    """``manifest.json`` or ``digest``: the bytes are at hand, but of a metered manifest of which only a HEAD has told."""
 
     __slots__ = ("_data",)
 
-    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest, data: bytes) -> None:
-        super().__init__(parent, name, manifest)
+    def __init__(self, parent: ManifestFolder, name: str, descriptor: Descriptor, data: bytes | None) -> None:
+        super().__init__(parent, name, descriptor)
         self._data = data
 
     @property
     def size(self) -> int:
-        return len(self._data)
+        return self.descriptor.size if self._data is None else len(self._data)
+
+    @property
+    def is_steady(self) -> bool:
+        # The kernel reads no further than the size that it was told, unless it keeps no pages.
+        return self.name == DIGEST or self.size == self.descriptor.size
 
     async def content(self) -> bytes:
         self.check_there()
+        if self._data is None:
+            folder = self.folder
+            manifest = await folder.registry.contents.by_digest(folder.repository, self.descriptor.digest)
+            if manifest.is_throw_away:
+                await folder.manifest()  # undoes a deletion that was broken off, or says that one is under way
+                raise HalfDeleted(
+                    f"{self.path()}: the deletion of its tag was undone just now; look again",
+                    registry=folder.registry.source.name,
+                )
+            self._data = manifest.raw
         return self._data
 
 
 class ConfigFile(ManifestChild):
     """``config.json``: of an index the host platform's, whose size is not known before that manifest is read."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "manifest")
 
     def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, manifest)
+        super().__init__(parent, name, manifest.descriptor)
+        self.manifest = manifest
         self._descriptor = manifest.config
 
     async def settle(self) -> None:
@@ -317,8 +360,12 @@ class ConfigFile(ManifestChild):
 class PlatformsFolder(ManifestChild, Folder):
     """The platforms of an index, as links to their manifests."""
 
-    __slots__ = ()
+    __slots__ = ("manifest",)
     kind = Folder.kind
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
+        super().__init__(parent, name, manifest.descriptor)
+        self.manifest = manifest
 
     @property
     def is_steady(self) -> bool:

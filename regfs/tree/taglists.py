@@ -113,6 +113,10 @@ class TagLists:
             return None
         return found
 
+    def last(self, repository: str) -> TagList | None:
+        """The last listing, however old. Asks nothing."""
+        return self._done.get(repository)
+
     def is_absent(self, repository: str) -> bool:
         """Say whether the registry said within ``ttl`` that there is no such repository."""
         asked = self._absent.get(repository)

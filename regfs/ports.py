@@ -346,6 +346,15 @@ class RecognisesReplies(Protocol):
 
 
 @runtime_checkable
+class SpellsPaths(Protocol):
+    """What a provider may be too: people write names of its registries otherwise than the registries do."""
+
+    def spelled(self, path: str) -> str:
+        """The path behind a registry's address, as it was typed, in the registry's own spelling."""
+        ...
+
+
+@runtime_checkable
 class DeclaresCapabilities(Protocol):
     """What a provider may be too: it says without a connection what its Sources can do; `regfs plugins` shows it."""
 

@@ -103,11 +103,15 @@ class GhcrProvider(GenericProvider):
         claim = super().claim(address)
         if claim is None or Address.parse(address).host in _NOT_OURS:
             return None
-        owner, slash, rest = claim.rest.partition("/")
-        claim = replace(claim, rest=f"{owner.lower()}{slash}{rest}")
+        claim = replace(claim, rest=self.spelled(claim.rest))
         if _RESIDENT.fullmatch(Address.parse(claim.address).host):
             return replace(claim, confidence=100, reason=f"{claim.address} is a host of GitHub's")
         return claim
+
+    def spelled(self, path: str) -> str:
+        """The owner in lower case: the website shows it as it was made, the registry knows no capitals in names."""
+        owner, slash, rest = path.partition("/")
+        return f"{owner.lower()}{slash}{rest}"
 
     async def registries(self, connection: Connection, tools: Tools) -> Mapping[str, Source]:
         """One registry. Makes no request. ConfigError where it is not said where the API is."""

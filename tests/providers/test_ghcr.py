@@ -27,7 +27,8 @@ from regfs.ports import (
 from regfs.providers.ghcr import GhcrProvider, places
 from regfs.testing.behaviour import Auth
 from regfs.testing.images import make_image, make_index
-from tests.support.fake_github import FakeGitHub, GitHub, Token
+from tests.support.fake_ghcr import GitHub, Token
+from tests.support.fake_github import FakeGitHub
 from tests.support.ghcr_source import APP, Setting
 
 

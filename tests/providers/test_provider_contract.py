@@ -32,7 +32,8 @@ from regfs.testing.contract_tools import intact, run
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import Pushable, make_image
 from tests.providers.documented import example
-from tests.support.fake_github import FakeGitHub, GitHub
+from tests.support.fake_ghcr import GitHub
+from tests.support.fake_github import FakeGitHub
 from tests.support.fake_gitlab import FakeGitLab
 from tests.support.fake_gitlab_data import OWNER
 from tests.support.ghcr_source import Setting

@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from regfs.digest import Digest
 from regfs.testing.behaviour import Auth, Behaviour, Order
-from regfs.testing.fake import FakeRegistry
-from regfs.testing.faults import Fate
+from regfs.testing.faults import Fate, Gate
 from regfs.testing.images import Pushable
 from regfs.testing.records import Request, RequestRecord
 from regfs.testing.replies import Reply, json_reply
 from regfs.testing.server import Answer, Listener, Server
+from tests.support.fake_ghcr import GhcrRegistry, GitHub, Token, any_user
 
 READ: Final = frozenset({"read:packages", "write:packages"})
 _ORGS: Final = frozenset({"read:org", "write:org", "admin:org", "user", "repo"})
@@ -48,88 +46,6 @@ _ROUTES: Final = (
 )
 
 
-@dataclass
-class Token:
-    """A token: of whom (empty: a workflow's), and its scopes; None: of a kind without scopes."""
-
-    login: str
-    scopes: frozenset[str] | None = frozenset(
-        {"read:packages", "write:packages", "delete:packages", "read:org"}
-    )
-    forbidden: frozenset[str] = frozenset()
-    """Organisations, in lower case, that the token is not good for."""
-    revoked: bool = False
-
-
-@dataclass
-class GitHub:
-    """What GitHub holds beside the registry: accounts as they are spelled, memberships, tokens."""
-
-    users: set[str] = field(default_factory=lambda: {"Octocat"})
-    organisations: dict[str, set[str]] = field(default_factory=lambda: {"Octo-Org": {"Octocat"}})
-    public_members: dict[str, set[str]] = field(default_factory=dict)
-    tokens: dict[str, Token] = field(default_factory=lambda: {"ghp_good": Token("Octocat")})
-
-    def spelled(self, name: str) -> str:
-        """An owner's name as its account spells it."""
-        return next((n for n in (*self.users, *self.organisations) if n.lower() == name.lower()), name)
-
-
-class _AnyUser(Mapping[str, str]):
-    """The passwords of a registry that looks at the token alone."""
-
-    def __init__(self, github: GitHub) -> None:
-        self._github = github
-
-    def __getitem__(self, user: str) -> str:
-        return _Good(self._github)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-class _Good(str):
-    """Equals every token that is good."""
-
-    github: GitHub
-
-    def __new__(cls, github: GitHub) -> Self:
-        made = super().__new__(cls, "")
-        made.github = github
-        return made
-
-    def __eq__(self, other: object) -> bool:
-        token = self.github.tokens.get(str(other)) if isinstance(other, str) else None
-        return token is not None and not token.revoked and not str(other).startswith("github_pat_")
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class GhcrRegistry(FakeRegistry):
-    """The registry alone."""
-
-    def _answer(self, request: Request) -> Reply:
-        if request.listener == "registry" and request.method == "DELETE":
-            self.violations.append(f"a v2 DELETE, which ghcr.io never takes: {request.path}")
-        if request.route.kind == "catalog" and request.listener == "registry":
-            return self.sign_in.refusal(request) or self._catalog(request)
-        return super()._answer(request)
-
-    def _catalog(self, request: Request) -> Reply:
-        if self.behaviour.catalog_status != 200:
-            return super()._answer(request)
-        last, size = request.query.get("last", ""), int(request.query.get("n", "100"))
-        names = sorted(name for name in self.store.repositories() if name > last)
-        page = names[:size]
-        follows = page[-1] if page else f"{last}~"
-        reply = json_reply({"repositories": page})
-        reply.headers.append(("Link", f'</v2/_catalog?n={size}&last={quote(follows, safe="")}>; rel="next"'))
-        return reply
-
-
 class FakeGitHub:
     """GitHub: ``registry`` at ``address``, the API at ``api``. ``calls`` are the API's requests, "VERB PATH" each.
 
@@ -140,7 +56,7 @@ class FakeGitHub:
     def __init__(self, github: GitHub | None = None) -> None:
         self.github = GitHub() if github is None else github
         self.registry = GhcrRegistry(
-            Behaviour(auth=Auth.BEARER, users=_AnyUser(self.github), deletion=False, order=Order.PUSHED)
+            Behaviour(auth=Auth.BEARER, users=any_user(self.github), deletion=False, order=Order.PUSHED)
         )
         self.records: list[RequestRecord] = []
         self.violations: list[str] = []
@@ -150,6 +66,7 @@ class FakeGitHub:
         self.limited_until: float | None = None
         self.secondary = False
         self.endless = False
+        self._gate: Gate | None = None
         self._ids: dict[tuple[str, str], int] = {}
         self._listed: dict[tuple[str, str], int] = {}
         self._server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
@@ -190,6 +107,15 @@ class FakeGitHub:
         """A repository's tags."""
         return dict(self.registry.content().get(repository, {}))
 
+    def hold_deletions(self) -> Gate:
+        """Hold the API's deletions from now on; what is held is never done, as where the client is gone by then."""
+        self._gate = Gate()
+        return self._gate
+
+    def release_deletions(self) -> None:
+        """Hold no more."""
+        self._gate = None
+
     def forget(self) -> None:
         """Forget all requests so far."""
         self.records.clear()
@@ -198,6 +124,9 @@ class FakeGitHub:
     # ── the API ──────────────────────────────────────────────────────────────────────────────────
 
     async def _respond(self, request: Request, record: RequestRecord) -> Answer:
+        if self._gate is not None and request.method == "DELETE":
+            await self._gate.pass_through()
+            return Answer(Reply(503), Fate())
         reply = self._answer(request)
         secret = request.headers.get("authorization", "").partition(" ")[2]
         token = self.github.tokens.get(secret)

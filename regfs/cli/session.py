@@ -50,9 +50,22 @@ def locate(text: str, connections: tuple[Connection, ...]) -> tuple[Connection, 
 
     found = find_connection(text, connections)
     if found is not None:
-        return found
+        return found[0], _spelled(*found)
     provider, address, rest = _claimed_with_path(text)
     return ad_hoc(address, provider), rest
+
+
+def _spelled(connection: Connection, path: str) -> str:
+    """The path as the connection's provider spells it; one that cannot be used is told of where it is opened."""
+    from regfs import plugins
+    from regfs.errors import PluginError
+    from regfs.ports import SpellsPaths
+
+    try:
+        provider = plugins.provider(connection.provider)
+    except PluginError:
+        return path
+    return provider.spelled(path) if isinstance(provider, SpellsPaths) else path
 
 
 def _claimed_with_path(text: str) -> tuple[str, str, str]:

@@ -45,6 +45,13 @@ _CHECKS: Final[Mapping[str, values.Check]] = {
 }
 
 
+def checked(field: str, value: object) -> Any:
+    """A connection's field, typed. ValueError with the reason: there is no such field, or not with that value."""
+    if field not in _CHECKS:
+        raise ValueError("a connection has no such field")
+    return _CHECKS[field](value)
+
+
 class ConnectionStore:
     """Connections on disk. Written whole and atomically, mode 0600, one writer at a time."""
 

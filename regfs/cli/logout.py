@@ -39,12 +39,21 @@ def _named(registry: str, store: ConnectionStore) -> Connection:
     """The connection of that name or address, from the store first: a broken config file must not keep a password."""
     from regfs.connections import find_connection
 
+    _check_unambiguous(registry, store)
     for connections in (store.load, _configured):
         found = find_connection(registry, connections())
         if found is not None and not found[1]:
             return found[0]
     known = ", ".join(connection.name for connection in store.load()) or "none"
     raise Advised(f"you are not signed in to {registry[:200]!r}", f"The registries that you have: {known}.")
+
+
+def _check_unambiguous(registry: str, store: ConnectionStore) -> None:
+    """Of several accounts at one address the address does not say which."""
+    stored = store.load()
+    here = [known.name for known in stored if known.address == registry]
+    if len(here) > 1 and registry not in {known.name for known in stored}:
+        raise Advised(f"there are several accounts at {registry[:200]}", f"Name one: {', '.join(here)}.")
 
 
 def _configured() -> tuple[Connection, ...]:

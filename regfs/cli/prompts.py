@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -21,6 +22,20 @@ class NothingTyped(Advised):
     def __init__(self, field: Field) -> None:
         super().__init__(f"no {field.label.lower()} was given: nothing was changed")
         self.field = field
+
+
+def merged(method: Sequence[Field], provider: Sequence[Field]) -> list[Field]:
+    """The auth method's fields; one that the provider has too is asked for in the provider's words.
+
+    A secret stays one, whoever says so.
+    """
+    own = {field.name: field for field in provider}
+    return [
+        replace(own[field.name], secret=field.secret or own[field.name].secret)
+        if field.name in own
+        else field
+        for field in method
+    ]
 
 
 def ask(fields: Sequence[Field], given: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -11,6 +13,7 @@ from regfs.cli.sources import OneCredential, check
 from regfs.connection import Connection
 from regfs.errors import AccessDenied, CredentialError, Forbidden, NotSignedIn, RegfsError
 from regfs.ports import Credential, CredentialKind
+from regfs.reference import connection_name
 
 if TYPE_CHECKING:
     from regfs.auth.sources.keyring import KeyringSource
@@ -21,6 +24,20 @@ _OTHER_PLACES: Final = (
     "Keep it where `regfs mount REGISTRY DIR` finds it too: by `docker login` with a credential helper, in a file for "
     "`-o credentials=FILE`, or as a systemd credential; what needs no password signs in with --anonymous."
 )
+
+
+_CHOSEN: Final = (
+    "insecure",
+    "ca",
+    "client_cert",
+    "client_key",
+    "namespaces",
+    "only",
+    "allow_hosts",
+    "tag_delete",
+    "options",
+)
+"""The fields of a connection that a person chose, and that a new sign-in leaves alone."""
 
 
 class Verdict(Enum):
@@ -34,20 +51,23 @@ class Verdict(Enum):
     """There was no credential."""
 
 
-async def verified(connection: Connection, credential: Credential | None) -> Verdict:
-    """Check a connection, and the credential as far as the registry lets us.
+async def verified(
+    connection: Connection, credential: Credential | None
+) -> tuple[Verdict, Credential | None]:
+    """Check a connection, and the credential as far as the registry lets us; the credential to keep, perhaps renewed.
 
     Raises NotSignedIn where the credential is wrong, and what `Source.check` raises. A registry that answers anybody
     at its entrance is asked once with a made-up credential: one that refuses that does look at what it is given.
     """
-    await _explained(connection, credential)
+    kept = OneCredential(credential)
+    await _explained(connection, kept)
     if credential is None:
-        return Verdict.ANONYMOUS
-    if not await _answers(connection, None):
-        return Verdict.VERIFIED
-    if not await _answers(connection, _made_up(credential)):
-        return Verdict.VERIFIED
-    return await _asked_unprompted(connection, credential)
+        return Verdict.ANONYMOUS, None
+    if credential.kind is CredentialKind.OAUTH_GRANT:
+        return Verdict.VERIFIED, kept.credential  # the authorization server gave it just now
+    if not await _answers(connection, None) or not await _answers(connection, _made_up(credential)):
+        return Verdict.VERIFIED, kept.credential
+    return await _asked_unprompted(connection, credential), kept.credential
 
 
 async def as_nobody(connection: Connection) -> Connection:
@@ -66,7 +86,7 @@ async def _asked_unprompted(connection: Connection, credential: Credential) -> V
     unasked = replace(connection, auth="basic")
     if await _answers(unasked, _made_up(credential)):
         return Verdict.UNVERIFIABLE
-    await _explained(unasked, credential)
+    await _explained(unasked, OneCredential(credential))
     return Verdict.VERIFIED
 
 
@@ -82,13 +102,16 @@ def _made_up(credential: Credential) -> Credential:
     """A credential that nobody has. The user name is made up too: a failed attempt must not lock a real account."""
     import secrets
 
+    if credential.kind is CredentialKind.OAUTH_GRANT:
+        return Credential("", secrets.token_hex(16), CredentialKind.REGISTRY_TOKEN)
     name = f"regfs-check-{secrets.token_hex(4)}"
     return replace(credential, username=name if credential.username else "", secret=secrets.token_hex(16))
 
 
-async def _explained(connection: Connection, credential: Credential | None) -> None:
+async def _explained(connection: Connection, kept: OneCredential) -> None:
+    credential = kept.credential
     try:
-        await check(connection, OneCredential(credential))
+        await check(connection, kept)
     except NotSignedIn as error:
         raise _refused(error, connection, credential) from error
     except Forbidden as error:
@@ -107,12 +130,46 @@ def _refused(error: NotSignedIn, connection: Connection, credential: Credential 
     return NotSignedIn(message, registry=error.registry, words=error.words)
 
 
-def named(connection: Connection, store: ConnectionStore) -> Connection:
-    """The connection under the name that it had: a new sign-in to an address replaces the old one."""
-    for known in store.load():
-        if known.address == connection.address and known.provider == connection.provider:
-            return replace(connection, name=known.name)
-    return connection
+def named(connection: Connection, credential: Credential | None, store: ConnectionStore) -> Connection:
+    """The connection under the name that this account has, with all that was chosen for it; a new account gets a new name.
+
+    Nobody's connection becomes whoever signs in there; to sign in as nobody replaces the only account.
+    """
+    stored = store.load()
+    here = [known for known in stored if known.address == connection.address]
+    same = [known for known in here if _is_account(known, connection.username, credential)]
+    nobodys = [known for known in here if not known.username and not known.account]
+    alone = here if credential is None and len(here) == 1 else []
+    for known in (*same, *nobodys, *alone):
+        return _as_known(connection, known)
+    if not here:
+        return connection
+    wish = connection_name(
+        f"{connection.name}_{connection.username or 'token' if credential else 'anonymous'}"
+    )
+    return replace(connection, name=_free(wish, {known.name for known in stored}))
+
+
+def _is_account(known: Connection, username: str, credential: Credential | None) -> bool:
+    if credential is None:
+        return not known.username and not known.account
+    return known.username == username and bool(username or known.account)
+
+
+def _as_known(connection: Connection, known: Connection) -> Connection:
+    """What was chosen for a connection stays where the sign-in says nothing else."""
+    default = Connection("", "")
+    kept = {
+        field: getattr(known, field)
+        for field in _CHOSEN
+        if getattr(connection, field) == getattr(default, field)
+    }
+    return replace(connection, name=known.name, account=known.account, **kept)
+
+
+def _free(wish: str, taken: Collection[str]) -> str:
+    numbered = (wish if n == 1 else f"{wish[:100]}_{n}" for n in itertools.count(1))
+    return next(name for name in numbered if name not in taken)
 
 
 def check_name(connection: Connection, store: ConnectionStore) -> None:
@@ -128,22 +185,41 @@ def check_name(connection: Connection, store: ConnectionStore) -> None:
 async def keep(connection: Connection, credential: Credential | None, store: ConnectionStore) -> str:
     """Keep the credential in the keyring, then the connection; return where the credential is kept.
 
-    Where the credential cannot be kept nothing is: Advised says which sources serve instead.
+    Where either cannot be kept all stays as it was: Advised says which sources serve instead of the keyring.
     """
     from regfs.auth.sources.keyring import KeyringSource
 
     keyring = KeyringSource()
     if credential is None:
         await _erase_quietly(connection)
-    else:
-        await _store(keyring, connection, credential)
+        store.save(replace(connection, account=""))
+        return ""
+    before, connection = connection, replace(connection, account=connection.name)
+    older = await _older(keyring, connection)
+    await _store(keyring, connection, credential)
     try:
         store.save(connection)
     except RegfsError:
-        if credential is not None:
-            await keyring.erase(connection)
+        await (keyring.erase(connection) if older is None else keyring.store(connection, older))
         raise
-    return "" if credential is None else keyring.name
+    if before.account != connection.account and not _others_at(connection, store):
+        await _erase_quietly(replace(connection, account=""))  # of before there were accounts
+    return keyring.name
+
+
+async def _older(keyring: KeyringSource, connection: Connection) -> Credential | None:
+    try:
+        return await keyring.get(connection)
+    except CredentialError:
+        return None
+
+
+def _others_at(connection: Connection, store: ConnectionStore) -> bool:
+    """Whether another connection may use the entry that the address alone names."""
+    return any(
+        known.address == connection.address and known.name != connection.name and not known.account
+        for known in store.load()
+    )
 
 
 async def _store(keyring: KeyringSource, connection: Connection, credential: Credential) -> None:

@@ -18,15 +18,19 @@ CHECK_POLICY: Final = HttpPolicy(
 """Somebody waits at a prompt: fewer retries than a mount makes, and an earlier end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OneCredential:
-    """A keychain that holds the credential just typed, or nothing, and asks nobody."""
+    """A keychain that holds the credential just typed, or nothing, and asks nobody. One that is renewed is held instead."""
 
     credential: Credential | None = None
 
     async def get(self, connection: Connection) -> Credential | None:  # noqa: ARG002
         """What it holds, whatever the connection."""
         return self.credential
+
+    async def store(self, connection: Connection, credential: Credential) -> None:  # noqa: ARG002
+        """Hold what came in place of the credential."""
+        self.credential = credential
 
 
 @asynccontextmanager

@@ -69,11 +69,12 @@ def _answers(home: Home) -> bool:
 
 
 def secret_of(home: Home, address: str) -> str | None:
-    """What the keyring keeps for an address, asked by another program than ours; None: nothing."""
+    """What the keyring keeps for an address (``account@address``, or the first of any account), asked by another program."""
     script = (
         "import secretstorage, sys\n"
         "bus = secretstorage.dbus_init()\n"
-        "found = list(secretstorage.search_items(bus, {'service': 'regfs', 'username': sys.argv[1]}))\n"
+        "found = [item for item in secretstorage.search_items(bus, {'service': 'regfs'})\n"
+        "         if ('@' + item.get_attributes()['username']).endswith('@' + sys.argv[1])]\n"
         "print(found[0].get_secret().decode() if found else '', end='')\n"
     )
     done = subprocess.run(

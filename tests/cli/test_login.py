@@ -54,7 +54,8 @@ def test_a_good_password_is_kept_in_the_keyring_and_nowhere_else(
 ) -> None:
     registry = docker_registry(htpasswd={"me": PASSWORD})
     done = login(keyring_home, registry.address, PASSWORD)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = f"regfs: {registry.address} is taken for Docker V2 / OCI registry (--provider generic): "
+    assert (done.returncode, done.stderr.startswith(said), done.stderr.count("\n")) == (0, True, 1)
     assert done.stdout == f"signed in to {registry.address} as 'me'; the credential is in keyring\n"
     assert PASSWORD in (secret_of(keyring_home, registry.address) or "")
     (connection,) = stored(keyring_home)
@@ -189,7 +190,7 @@ def test_a_wrong_password_at_a_token_server_is_said(
     registry = docker_registry(token=token_server({"me": PASSWORD}))
     done = login(home, registry.address, "a-wrong-password")
     assert "does not take this user name and password ('me')" in done.stderr
-    assert login(home, registry.address, PASSWORD).stderr.startswith("regfs: the sign-in is good")
+    assert "\nregfs: the sign-in is good" in login(home, registry.address, PASSWORD).stderr
 
 
 def test_a_token_registry_that_serves_nobody_gets_a_token_for_nobody(

@@ -78,7 +78,9 @@ def metadata(wheel: zipfile.ZipFile, name: str) -> str:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "regfs").rglob("*.py")}
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert shipped == modules | {"regfs/py.typed"}
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "regfs" / "templates").glob("*/*.txt")}
+    assert shipped == modules | templates | {"regfs/py.typed"}
+    assert templates
 
 
 def test_the_wheel_says_its_licence_its_python_and_what_it_needs(wheel: zipfile.ZipFile) -> None:

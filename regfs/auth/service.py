@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import httpx
 
+from regfs.auth.accounts import Accounts
 from regfs.auth.credentials import Holder
 from regfs.auth.flows import Flow
 from regfs.auth.origin import Origin
@@ -40,7 +41,8 @@ class ServiceFlow(Flow):
         same = Address.parse(base).host == _host(connection)
         self._origin = Origin(replace(connection, address=base, insecure=connection.insecure and same))
         self._registry = connection.address
-        self._holder = Holder(connection, keychain)
+        self._accounts = Accounts(connection, keychain)
+        self._holder = self._accounts.whole
         self._headers = headers
 
     def _talk(self, request: httpx.Request) -> _ServiceTalk:

@@ -30,7 +30,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "logout": ("regfs.cli.logout:logout", "Forget a registry and its credentials."),
     "registries": ("regfs.cli.registries:registries", "List your registries, and which answer."),
     "docker-login": ("regfs.cli.docker_login:docker_login", "Hand a registry's credentials to Docker."),
-    "plugins": ("regfs.cli.plugins:plugins", "List providers and auth methods."),
+    "plugins": ("regfs.cli.plugins:plugins", "List providers and auth methods, or begin a new one."),
+    "cache": ("regfs.cli.cache:cache", "Show, verify or shrink what is kept on disk."),
     "config": ("regfs.cli.config:config", "Show the settings, or check the config files."),
 }
 """Each command's name → where it is, and what it does in one sentence."""

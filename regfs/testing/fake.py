@@ -12,7 +12,7 @@ that tells of it.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +23,7 @@ from regfs.testing.faults import Fate, Fault, Faults, Gate
 from regfs.testing.handlers import Handlers
 from regfs.testing.images import Pushable, make_image
 from regfs.testing.records import Request, RequestRecord, Where, fits
-from regfs.testing.replies import Reply, error_reply
+from regfs.testing.replies import Reply, error_reply, json_reply
 from regfs.testing.server import Answer, Listener, Server
 from regfs.testing.sign_in import SignIn, TokenIssue
 from regfs.testing.store import Store, Stored, parsed_digest
@@ -49,6 +49,7 @@ class FakeRegistry:
         self.in_flight = 0
         self.max_in_flight = 0
         self._faults = Faults()
+        self._own: dict[str, Callable[[], object]] = {}
         self._handlers = Handlers(self.store, self.behaviour, lambda: self.elsewhere)
         tls = self.behaviour.tls
         listeners = [
@@ -161,6 +162,10 @@ class FakeRegistry:
         body = b'{"schemaVersion":2,"layers":' + b"[" * depth + b"]" * depth + b"}"
         self.plant(repository, reference, body)
 
+    def serve(self, path: str, answer: Callable[[], object]) -> None:
+        """Let the registry have an API of its own: GET of ``path`` below ``/v2/`` gives ``answer()`` as JSON."""
+        self._own[path] = answer
+
     # ── what goes wrong ──────────────────────────────────────────────────────────────────────────
 
     def fail(
@@ -259,7 +264,7 @@ class FakeRegistry:
             self.in_flight -= counted
 
     async def _judged(self, request: Request, record: RequestRecord) -> Answer:
-        wrong = list(violations(request, self.behaviour, self._blob_size(request)))
+        wrong = [] if self._own_answer(request) else list(self._violations(request))
         if wrong and self.behaviour.strict:
             self.violations += [f"{request.method} {request.path}: {reason}" for reason in wrong]
             return Answer(error_reply(400, "UNSUPPORTED", "; ".join(wrong)), Fate())
@@ -283,7 +288,16 @@ class FakeRegistry:
             return refusal
         if request.route.kind == "catalog" and self.behaviour.catalog_status == 401:
             return self.sign_in.refuse(request)
-        return self._handlers.answer(request)
+        special = self._own_answer(request)
+        return json_reply(special()) if special is not None else self._handlers.answer(request)
+
+    def _own_answer(self, request: Request) -> Callable[[], object] | None:
+        base, _, path = request.path.partition("/v2/")
+        ours = request.listener == "registry" and request.method == "GET" and base == self.behaviour.prefix
+        return self._own.get(path) if ours else None
+
+    def _violations(self, request: Request) -> Iterable[str]:
+        return violations(request, self.behaviour, self._blob_size(request))
 
     def _blob_size(self, request: Request) -> int | None:
         if request.route.kind != "blob" or "range" not in request.headers:

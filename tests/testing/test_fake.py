@@ -506,6 +506,16 @@ def test_the_other_host_may_ask_for_a_sign_in_of_its_own() -> None:
         registry.violations.clear()
 
 
+def test_a_registry_may_have_an_api_of_its_own_behind_its_sign_in() -> None:
+    with fake(auth=Auth.BASIC) as (registry, client):
+        registry.serve("_forge/projects", lambda: {"projects": list(registry.content())})
+        registry.push("a", "v1")
+        assert client.get("_forge/projects").status_code == 401
+        assert client.get("_forge/projects", auth=("tester", "a-password")).json() == {"projects": ["a"]}
+        assert client.get("_forge/others", auth=("tester", "a-password")).status_code == 400
+        registry.violations.clear()
+
+
 # ── strictness ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs.testing.faults import Gate
 from tests.support import processes
 from tests.support.fake_ghcr import Token
 from tests.support.fake_github import FakeGitHub
@@ -129,31 +130,44 @@ def test_nothing_is_asked_for_a_deletion_in_a_read_only_mount(fake: FakeGitHub, 
         assert fake.registry.writes() == []
 
 
-def test_a_daemon_killed_with_the_throw_away_on_the_tag_is_recovered_from(
-    fake: FakeGitHub, home: Home, tmp_path: Path
+def hold(fake: FakeGitHub, point: str) -> Gate:
+    """Hold the daemon at a point of a deletion: before GitHub has done what is sent, or before it says so."""
+    if point.startswith("DELETE"):
+        return fake.hold_deletions(done=point == "DELETE done")
+    return fake.registry.stall(lambda record: record.method == "PUT")
+
+
+@pytest.mark.parametrize("point", ["PUT lost", "DELETE lost", "DELETE done"])
+def test_a_daemon_killed_in_a_deletion_leaves_the_tag_gone_or_as_it_was_once_it_is_mounted_again(
+    point: str, fake: FakeGitHub, home: Home, tmp_path: Path
 ) -> None:
     image = fake.push("octo-org/app", ["v1", "v2"])
+    before = fake.tags("octo-org/app")
     configure(home, fake)
     sign_in(home, fake)
     place = tmp_path / "place"
-    gate = fake.hold_deletions()
+    gate = hold(fake, point)
     with mount_of(fake, home, "--rw", path=place) as mount:
         remover = subprocess.Popen(
             ["rm", "octo-org/app/v1/manifest.json"], cwd=place, stderr=subprocess.DEVNULL
         )
         try:
-            processes.wait_until(lambda: gate.waiting == 1, "the throw-away's deletion comes")
-            assert fake.tags("octo-org/app")["v1"] != image.digest, "the throw-away is on the tag"
+            processes.wait_until(lambda: gate.waiting == 1, "the daemon comes to that point")
+            held = fake.tags("octo-org/app")
+            assert (held == before) == (point == "PUT lost")
+            assert ("v1" in held) == (point != "DELETE done")
         finally:
             mount.kill()
-            gate.open()
             assert remover.wait(30) != 0
         fake.release_deletions()
+        fake.registry.clear()
         assert len(list(home.state.rglob("*.deletion"))) == 1
         with mount_of(fake, home, "--rw", path=place):
             processes.wait_until(lambda: not list(home.state.rglob("*.deletion")), "the journal is settled")
-        assert fake.tags("octo-org/app") == {"v2": image.digest}
+        expected = before if point == "PUT lost" else {"v2": image.digest}
+        assert fake.tags("octo-org/app") == expected
         assert fake.registry.store.find("octo-org/app", image.digest) is not None
+        gate.open()
 
 
 def test_a_token_revoked_meanwhile_is_permission_denied_and_shown_nowhere(

@@ -67,6 +67,7 @@ class FakeGitHub:
         self.secondary = False
         self.endless = False
         self._gate: Gate | None = None
+        self._held_done = False
         self._ids: dict[tuple[str, str], int] = {}
         self._listed: dict[tuple[str, str], int] = {}
         self._server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
@@ -107,9 +108,9 @@ class FakeGitHub:
         """A repository's tags."""
         return dict(self.registry.content().get(repository, {}))
 
-    def hold_deletions(self) -> Gate:
-        """Hold the API's deletions from now on; what is held is never done, as where the client is gone by then."""
-        self._gate = Gate()
+    def hold_deletions(self, *, done: bool = False) -> Gate:
+        """Hold the API's deletions from now on, before they are done or (``done``) before it says so; then 503."""
+        self._gate, self._held_done = Gate(), done
         return self._gate
 
     def release_deletions(self) -> None:
@@ -125,6 +126,8 @@ class FakeGitHub:
 
     async def _respond(self, request: Request, record: RequestRecord) -> Answer:
         if self._gate is not None and request.method == "DELETE":
+            if self._held_done:
+                self._answer(request)
             await self._gate.pass_through()
             return Answer(Reply(503), Fate())
         reply = self._answer(request)

@@ -109,7 +109,7 @@ class Catalog:
         if own is not None:
             if path in own.repositories:
                 return Answer.YES
-            return Answer.NO if own.lists_all else Answer.UNKNOWN
+            return Answer.NO if own.lists_all or path not in self.proven.repositories else Answer.UNKNOWN
         is_ruled_out = over is not None and over.lists_all and path not in over.namespaces
         return Answer.NO if is_ruled_out else Answer.UNKNOWN
 

@@ -17,9 +17,9 @@ from regfs.tree import quota
 from tests.tree.kernel import mounted, run
 
 
-def metered(**abilities: bool) -> MemorySource:
+def metered(*, resolves_tags: bool = True) -> MemorySource:
     """A registry with a quota, and two tags of one image beside one of another."""
-    source = MemorySource("hub.test", Abilities(metered=True, **abilities))
+    source = MemorySource("hub.test", Abilities(metered=True, resolves_tags=resolves_tags))
     source.push("app", ["v1", "stable"], make_image("one"))
     source.push("app", "v2", make_image("two"))
     return source

@@ -318,6 +318,10 @@ def test_a_fence_shows_the_namespaces_that_lead_into_it_and_asks_about_no_other(
             assert source.calls == []
             lister = FencedSource(source, only).capability(ListsNamespaces)
             assert lister is not None
+            assert [page.namespaces async for page in lister.namespace("")] == [["library", "me"], []]
+            pages = [page async for page in lister.namespace("me/deep")]
+            assert [(page.namespaces, page.repositories) for page in pages] == [([], ["me/deep/tool"])]
+            source.calls.clear()
             with pytest.raises(NotFound):
                 await anext(aiter(lister.namespace("other")))
             assert source.calls == []

@@ -31,6 +31,7 @@ class Settings:
     """What the config files and the command line say. Times in seconds; None: not set.
 
     ``umask`` takes permissions away from what files and folders show. ``verbose`` is 0, 1 (info) or 2 (debug).
+    ``cache_size`` is in bytes.
     """
 
     ttl: float = 10.0
@@ -47,7 +48,14 @@ class Settings:
     call_deadline: float = 30.0
     retries: int = 4
     max_requests: int = 16
+    cache_dir: Path | None = None
+    cache_size: int = 10 * 2**30
     registries: tuple[Connection, ...] = ()
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where content is kept: ``cache_dir``, else in the user's folder for caches."""
+        return self.cache_dir or cache_home()
 
 
 _TOP: Final[Mapping[str, values.Check]] = {
@@ -65,6 +73,8 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "call_deadline": values.number(1, 3600),
     "retries": values.integer(0, 20),
     "max_requests": values.integer(1, 256),
+    "cache_dir": values.path,
+    "cache_size": values.size,
 }
 
 _REGISTRY: Final[Mapping[str, values.Check]] = {
@@ -105,6 +115,12 @@ def config_home() -> Path:
 
 def config_files() -> tuple[Path, Path]:
     """Where config files are read from, the weaker first. Neither need exist."""
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME/regfs``; a relative one is ignored, as for `config_home`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "regfs"
+
+
     return SYSTEM_CONFIG, config_home() / "config.toml"
 
 

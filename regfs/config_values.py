@@ -67,6 +67,19 @@ def number(low: float, high: float) -> Check:
     return check
 
 
+def size(value: object) -> int:
+    """A number of bytes: ``10737418240``, ``"10GiB"``, ``"500M"``. All units are powers of 1024, as du(1) has them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise _wrong("a size, such as 10GiB", value)
+    match = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,3}))? ?([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    if match is None or (match[2] and not match[3]):
+        raise ValueError('must be a size, such as "10GiB", "500M" or a number of bytes')
+    unit = 1024 ** ("KMGT".index(match[3].upper()) + 1) if match[3] else 1
+    return int(float(f"{match[1]}.{match[2]}") * unit) if match[2] else int(match[1]) * unit
+
+
 def umask(value: object) -> int:
     """Permission bits: ``0o022``, or ``"022"`` as umask(1) spells it."""
     if isinstance(value, str) and re.fullmatch(r"(?:0o)?[0-7]{1,4}", value):

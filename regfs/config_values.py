@@ -151,11 +151,14 @@ def pattern(value: object) -> str:
 
 
 def host(value: object) -> str:
-    """``host`` or ``host:port``."""
-    found = Address.parse(text(value))
+    """``host`` or ``host:port``, or ``*.example.com`` for all hosts below that."""
+    below = text(value).removeprefix("*.")
+    found = Address.parse(below)
+    if below != value and (found.port is not None or "." not in found.host):
+        raise ValueError("a pattern is *. before the name of a domain, such as *.example.com, without a port")
     if found.prefix or found.scheme:
         raise ValueError("must be host or host:port, without https:// and without a path")
-    return found.authority
+    return found.authority if below == value else f"*.{found.host}"
 
 
 def choice(*names: str) -> Check:

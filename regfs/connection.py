@@ -13,8 +13,9 @@ class Connection:
 
     ``address`` is as the provider normalised it (``localhost:5000``, ``host/prefix``, ``oci:/path``).
     ``namespaces`` are shown where the registry refuses to list; ``only`` fences it: globs of repository names
-    (empty: everything). ``allow_hosts`` are hosts that may answer in the registry's place (redirects of names and tags),
-    and that redirects, realms and pages may lead to although they are private. ``tag_delete`` "native" forbids the throw-away way of deleting a tag. ``options`` are the provider's own.
+    (empty: everything). ``allow_hosts`` are hosts that may answer in the registry's place (redirects of names and
+    tags), and that redirects and realms may lead to although they are private. ``tag_delete`` "native" forbids the throw-away way of
+    deleting a tag. ``options`` are the provider's own.
     ``client_cert`` is shown to the registry's own host and port; its key is in ``client_key``, or in the same file.
     """
 

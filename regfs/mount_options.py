@@ -83,7 +83,8 @@ class _Reader:
         elif name in _LISTS:
             known = self.connection.get(name, ())
             assert isinstance(known, tuple)
-            self.connection[name] = (*known, *map(_LISTS[name], re.split("[:,]", _needed(value))))
+            parting = "," if name == "allow_hosts" else "[:,]"  # a host may have a port
+            self.connection[name] = (*known, *map(_LISTS[name], re.split(parting, _needed(value))))
         elif not _IGNORED.fullmatch(name):
             raise ValueError(_unknown(name))
 
@@ -176,6 +177,7 @@ _CONNECTION: Final[Mapping[str, Callable[[str], object]]] = {
 _LISTS: Final[Mapping[str, Callable[[str], Any]]] = {
     "namespaces": values.namespace,
     "only": values.pattern,
+    "allow_hosts": values.host,
 }
 OPTIONS: Final[Sequence[str]] = (*_SWITCHES, *_SETTINGS, *_CONNECTION, *_LISTS)
 """All options with a meaning, as the help lists them."""

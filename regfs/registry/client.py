@@ -79,7 +79,7 @@ class Client:
         transport = Transport(
             self._site, connection, policy.user_agent, policy.max_requests, self._count, read_only=read_only
         )
-        self._sender = Sender(self._site, transport, auth)
+        self._sender = Sender(self._site, transport, auth, connection.allow_hosts)
 
     @property
     def authority(self) -> str:
@@ -107,16 +107,18 @@ class Client:
         limit: int = DEFAULT_LIMIT,
         what: str = "",
         idempotent: bool | None = None,
+        abroad: bool = False,
     ) -> Reply:
         """Send a request and read the whole reply; the policy's ``call_deadline`` holds for all of it, retries included.
 
         ``target`` is a path below ``/v2/``, already quoted, or an absolute URL; one that is not the registry's own gets
         no credentials and no headers but Accept and Range. A status outside ``expect`` is raised as `error_for` says.
         ``limit`` is in bytes (TooLarge). ``what`` names what is asked for, in messages. ``idempotent`` overrides what the
-        method says. Raises any of NotFound, AccessDenied, ReadOnly, Unsupported, Refused, RateLimited, TooLarge,
+        method says. ``abroad``: the caller verifies what comes by its digest, so that a redirect to another host is
+        followed (UnsafeTarget otherwise, unless the connection allows the host). Raises any of NotFound, AccessDenied, ReadOnly, Unsupported, Refused, RateLimited, TooLarge,
         DeadlineExceeded, Unreachable, BadReply.
         """
-        call = self._call(method, target, headers, content, expect, limit, what, idempotent)
+        call = self._call(method, target, headers, content, expect, limit, what, idempotent, abroad)
         return await self._within_deadline(call, self._whole)
 
     @asynccontextmanager
@@ -128,8 +130,8 @@ class Client:
         expect: Container[int] = (200, 206),
         what: str = "",
     ) -> AsyncIterator[Stream]:
-        """GET a body of any size, piece by piece. Until it begins this is `request`; then see `Stream`."""
-        call = self._call("GET", target, headers, None, expect, WORDS_LIMIT, what, None)
+        """GET a blob of any size, piece by piece. Until it begins this is `request`, with ``abroad``; then see `Stream`."""
+        call = self._call("GET", target, headers, None, expect, WORDS_LIMIT, what, None, abroad=True)
         response, url = await self._within_deadline(call, self._begin)
         try:
             stall, name = self._policy.stall_deadline, self._site.name
@@ -175,13 +177,14 @@ class Client:
         limit: int,
         what: str,
         idempotent: bool | None,
+        abroad: bool,
     ) -> Call:
         method = method.upper()
         if self._read_only and method not in ("GET", "HEAD"):
             raise ReadOnly("the mount is read-only: nothing that changes a registry is sent")
         safe = is_idempotent(method) if idempotent is None else idempotent
         named = {"User-Agent": self._policy.user_agent, **headers}
-        return Call(method, target, named, content, expect, limit, what, safe)
+        return Call(method, target, named, content, expect, limit, what, safe, abroad)
 
     async def _within_deadline(self, call: Call, attempt: Callable[[Call], Awaitable[T]]) -> T:
         started = trio.current_time()

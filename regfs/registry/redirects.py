@@ -6,7 +6,7 @@ Distribution-spec: any request may be redirected, and Authorization never crosse
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -81,6 +81,15 @@ def next_hop(method: str, url: str, headers: Mapping[str, str], own: bool, statu
     stays = own and here.serves(there)
     kept = headers if stays else {name: value for name, value in headers.items() if name.lower() in ABROAD}
     return Hop("GET" if status == 303 and method != "HEAD" else method, target, kept, stays)
+
+
+def may_leave(origin: Origin, allowed: Iterable[str]) -> bool:
+    """Say whether ``allowed`` (``host``, ``host:port``, or ``*.example.com`` for all below it) names an origin."""
+    names = {origin.host, f"{origin.host}:{origin.port}"}
+    return any(
+        origin.host.endswith(pattern[1:]) if pattern.startswith("*.") else pattern.rstrip(".") in names
+        for pattern in map(str.lower, allowed)
+    )
 
 
 def resolve(base: str, reference: str) -> str:

@@ -8,10 +8,20 @@ from typing import Any, Final
 
 import httpx
 
-from regfs.errors import BadReply, ConnectionFailed, TlsFailed
+from regfs.errors import BadReply, ConnectionFailed, TlsFailed, UnsafeTarget
 from regfs.registry import replies
 from regfs.registry.bodies import read_words
-from regfs.registry.redirects import ABROAD, FOLLOWED, MAX_REDIRECTS, REDIRECTS, Hop, Origin, next_hop, shown
+from regfs.registry.redirects import (
+    ABROAD,
+    FOLLOWED,
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Hop,
+    Origin,
+    may_leave,
+    next_hop,
+    shown,
+)
 from regfs.registry.site import Site
 from regfs.registry.transport import HOP, WHOLE, Transport
 
@@ -20,7 +30,10 @@ _TRIAL: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a caller's; the fields are those of `Client.request`."""
+    """One call of a caller's; the fields are those of `Client.request`.
+
+    ``abroad``: what comes is verified by its digest, and any host that the registry leads to may give it.
+    """
 
     method: str
     target: str
@@ -30,6 +43,7 @@ class Call:
     limit: int
     what: str
     idempotent: bool
+    abroad: bool = False
 
     @property
     def is_absolute(self) -> bool:
@@ -44,8 +58,12 @@ class Sender:
     hooks that must not be here, and that take a tenth of the time that one manifest takes.
     """
 
-    def __init__(self, site: Site, transport: Transport, auth: httpx.Auth | None) -> None:
+    def __init__(
+        self, site: Site, transport: Transport, auth: httpx.Auth | None, leads_to: Sequence[str] = ()
+    ) -> None:
+        """``leads_to``: hosts that may answer in the registry's place, as `may_leave` reads them."""
         self._site = site
+        self._leads_to = tuple(leads_to)
         self._warnings: dict[str, None] = {}
         self._transport = transport
         self._auth = auth
@@ -127,9 +145,19 @@ class Sender:
             await read_words(response)
             await response.aclose()
             hop = next_hop(hop.method, hop.url, hop.headers, hop.own, response.status_code, location)
+            if not (hop.own or call.abroad):
+                self._check_leaving(Origin.of(hop.url), call)
         raise BadReply(
             f"{self._site.name} redirects more than {MAX_REDIRECTS} times", registry=self._site.name
         )
+
+    def _check_leaving(self, there: Origin, call: Call) -> None:
+        if not may_leave(there, self._leads_to):
+            raise UnsafeTarget(
+                f"{self._site.name} leads to {there} for {call.what or 'its answer'}: only what a digest verifies is "
+                "taken from another host",
+                registry=self._site.name,
+            )
 
     def _extensions(self, hops: int) -> dict[str, Any]:
         extensions: dict[str, Any] = {WHOLE: True}

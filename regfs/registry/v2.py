@@ -164,6 +164,7 @@ class V2Source:
             headers=MANIFEST_HEADERS,
             limit=MAX_MANIFEST,
             what=_shown(repository, reference),
+            abroad=isinstance(reference, Digest),
         )
         return RawManifest(reply.body, _media_type(reply.headers), _claimed(reply.headers))
 

@@ -124,6 +124,8 @@ class Behaviour:
     """Blobs are redirected (307): "elsewhere" is the fake's other host, "loop" the same URL, else a URL's beginning."""
     redirect_manifests: str = ""
     """As `redirect_blobs`, for manifests."""
+    redirect_tags: str = ""
+    """As `redirect_blobs`, for lists of tags; the other host has none."""
     warnings: tuple[str, ...] = ()
     """``Warning: 299`` texts on every reply."""
 

@@ -69,6 +69,8 @@ class Handlers:
 
     def _tags(self, request: Request) -> Reply:
         repository = request.route.repository
+        if self.behaviour.redirect_tags:
+            return self._redirect(request, self.behaviour.redirect_tags)
         tags = self.store.tags(repository)
         names = [*(tags or ()), *self.behaviour.listed_names]
         if tags is None or (not names and not self.behaviour.emptied_is_null):

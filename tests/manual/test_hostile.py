@@ -112,18 +112,51 @@ def test_a_manifest_without_or_with_a_wrong_content_type_is_read_by_what_it_is(h
             assert mount.list("team/app/v1") == ["config.json", "digest", "manifest.json"]
 
 
-def test_a_redirect_to_another_host_is_followed_without_anything_of_ours(home: Home) -> None:
+def test_a_redirect_of_a_tag_to_another_host_is_refused_and_nothing_is_sent_there(home: Home) -> None:
+    with hostile(Behaviour(redirect_manifests="elsewhere"), home) as (registry, mount):
+        fails(mount, "cat team/app/v1/manifest.json", "Input/output error")
+        assert not registry.foreign
+        assert "127.0.0.2" in mount.errors()
+        assert "allow_hosts" in mount.errors()
+
+
+def test_a_redirect_of_a_listing_to_another_host_is_refused_and_nothing_is_sent_there(home: Home) -> None:
+    with hostile(Behaviour(redirect_tags="elsewhere"), home) as (registry, mount):
+        fails(mount, "ls team/app", "Input/output error")
+        assert not registry.foreign
+        assert "allow_hosts" in mount.errors()
+
+
+def test_what_a_digest_verifies_is_taken_from_another_host_without_anything_of_ours(home: Home) -> None:
+    behaviour = Behaviour(auth=Auth.BASIC, redirect_manifests="elsewhere", redirect_blobs="elsewhere")
+    with FakeRegistry(behaviour) as registry:
+        image = registry.push("team/app", "v1")
+        home.docker_login(registry.address, "tester", "a-password")
+        with mounted(registry.address, home=home) as mount:
+            folder = f"team/app/.digests/{image.digest.file_name}"
+            assert mount.read(f"{folder}/manifest.json")
+            assert mount.read(f"{folder}/config.json")
+            _check_bare(registry)
+
+
+def test_a_host_that_the_user_allows_may_answer_for_tags_too(home: Home) -> None:
     behaviour = Behaviour(auth=Auth.BASIC, redirect_manifests="elsewhere")
     with FakeRegistry(behaviour) as registry:
         registry.push("team/app", "v1")
         home.docker_login(registry.address, "tester", "a-password")
-        with mounted(registry.address, home=home) as mount:
+        host = registry.elsewhere.removeprefix("http://")
+        with mounted("-o", f"allow_hosts={host}", registry.address, home=home) as mount:
             assert mount.read("team/app/v1/manifest.json")
-            assert registry.foreign
-            sent = {name for request in registry.foreign for name in request.headers}
-            assert sent <= {"host", "user-agent", "accept", "accept-encoding", "connection"}
-            assert {request.method for request in registry.foreign} == {"GET"}
-            assert not any(request.body for request in registry.foreign)
+            _check_bare(registry)
+
+
+def _check_bare(registry: FakeRegistry) -> None:
+    """Something was asked of the other host, and nothing of ours went along."""
+    assert registry.foreign
+    sent = {name for request in registry.foreign for name in request.headers}
+    assert sent <= {"host", "user-agent", "accept", "accept-encoding", "connection"}
+    assert {request.method for request in registry.foreign} == {"GET"}
+    assert not any(request.body for request in registry.foreign)
 
 
 def test_a_redirect_to_where_no_registry_may_lead_is_refused_before_a_connection(home: Home) -> None:

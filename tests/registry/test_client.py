@@ -705,7 +705,7 @@ def test_a_redirect_to_another_host_takes_no_credentials_along() -> None:
 def test_a_detour_over_another_host_brings_no_credentials_back() -> None:
     async def body(client: Client, server: HttpServer) -> None:
         port.append(server.port)
-        await client.request("GET", "start")
+        await client.request("GET", "start", abroad=True)
         assert [asked.target for asked in server.asked] == ["/v2/start", "/v2/private"]
         assert "authorization" not in server.asked[1].headers
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import UnsafeTarget
-from regfs.registry.redirects import Hop, Origin, next_hop, resolve, shown
+from regfs.registry.redirects import Hop, Origin, may_leave, next_hop, resolve, shown
 
 HEADERS = {
     "Authorization": "Basic c2VjcmV0",
@@ -110,3 +110,23 @@ def test_any_location_is_followed_safely_or_refused(location: str) -> None:
 @given(st.text(max_size=60))
 def test_any_url_is_shown_without_an_error(url: str) -> None:
     assert shown(url).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://eu-docker.pkg.dev/v2/", True),
+        ("https://pkg.dev/v2/", False),
+        ("https://pkg.dev.example.com/v2/", False),
+        ("https://mirror.example.com/v2/", True),
+        ("https://mirror.example.com:8443/v2/", True),
+        ("https://a.mirror.example.com/v2/", False),
+        ("https://other.example.com:5000/v2/", True),
+        ("https://other.example.com/v2/", False),
+    ],
+)
+def test_what_may_answer_in_a_registrys_place_is_named_by_host_port_or_domain(
+    url: str, allowed: bool
+) -> None:
+    names = ("*.pkg.dev", "Mirror.example.com", "other.example.com:5000")
+    assert may_leave(Origin.of(url), names) is allowed

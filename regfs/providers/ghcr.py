@@ -16,6 +16,7 @@ from regfs.ports import (
     Counts,
     DatesTags,
     DeletesTags,
+    Field,
     ListsNamespaces,
     OAuthServer,
     Recovers,
@@ -98,6 +99,19 @@ class GhcrProvider(GenericProvider):
     hosts = ("ghcr.io",)
     capabilities = (ListsNamespaces, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts)
 
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What the auth method asks for, in GitHub's words."""
+        return (
+            Field("username", "GitHub user name"),
+            Field(
+                "password",
+                "Classic token",
+                secret=True,
+                help="scope read:packages; see Settings, Tokens (classic)",
+            ),
+        )
+
     def claim(self, address: str) -> Claim | None:
         """As `GenericProvider.claim`; an owner's name behind the host is lower-cased, as it is in image names."""
         claim = super().claim(address)
@@ -107,6 +121,15 @@ class GhcrProvider(GenericProvider):
         if _RESIDENT.fullmatch(Address.parse(claim.address).host):
             return replace(claim, confidence=100, reason=f"{claim.address} is a host of GitHub's")
         return claim
+
+    def recognise(self, address: str, status: int, headers: Mapping[str, str]) -> Claim | None:
+        """An Enterprise Server's registry: GitHub's own header, on a host that says where its API is."""
+        claim = self.claim(address)
+        if claim is None or "x-github-request-id" not in headers or status not in (200, 401):
+            return None
+        if _known(Address.parse(claim.address).host) is None:
+            return None
+        return replace(claim, confidence=90, reason="it answers as GitHub does")
 
     def spelled(self, path: str) -> str:
         """The owner in lower case: the website shows it as it was made, the registry knows no capitals in names."""

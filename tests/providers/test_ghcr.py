@@ -22,6 +22,7 @@ from regfs.ports import (
     ListsNamespaces,
     ListsRepositories,
     OffersOAuth,
+    RecognisesReplies,
     Source,
 )
 from regfs.providers.ghcr import GhcrProvider, places
@@ -64,6 +65,18 @@ def test_ghcr_io_is_claimed_for_certain_and_the_registry_before_it_is_not() -> N
 def test_an_owner_typed_as_the_website_spells_it_is_found() -> None:
     claim = plugins.claims("ghcr.io/Octo-Org/app/V1.0-RC")[1]
     assert (claim.address, claim.rest) == ("ghcr.io", "octo-org/app/V1.0-RC")
+
+
+def test_an_enterprise_server_is_recognised_by_its_answer_where_its_api_is_known() -> None:
+    provider = GhcrProvider()
+    assert isinstance(provider, RecognisesReplies)
+    github = {"x-github-request-id": "0000:1111:2222"}
+    claim = provider.recognise("containers.git.corp.example", 401, github)
+    assert claim is not None
+    assert 10 < claim.confidence < 100
+    assert provider.recognise("containers.git.corp.example", 401, {}) is None
+    assert provider.recognise("containers.git.corp.example", 502, github) is None
+    assert provider.recognise("registry.corp.example", 401, github) is None
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,17 @@ class ConnectionStore:
                 self._write(left)
             return len(left) < len(kept)
 
-    def raw_address(self, name: str) -> str | None:
-        """What stands as the address of a connection that perhaps cannot be used; None: there is none of that name."""
-        found = [table for table in self._tables() if _name_in(table) == name]
-        return str(found[0].get("address", ""))[:200] if found and isinstance(found[0], dict) else None
+    def find(self, name: str) -> Connection | None:
+        """The connection of that name, or, where it cannot be used, what of it says where its credential is; None: none."""
+        for table in self._tables():
+            if _name_in(table) == name:
+                try:
+                    return _connection(table)
+                except ValueError:
+                    return Connection(
+                        name, str(table.get("address", "")), account=str(table.get("account", ""))
+                    )
+        return None
 
     def fingerprint(self) -> object:
         """Something that differs whenever the file has changed; costs one stat."""

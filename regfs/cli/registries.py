@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from regfs.cli import output
+from regfs.cli.registry_edit import add, remove, set_
+from regfs.cli.registry_test import test
 from regfs.connection import Connection
 from regfs.errors import RegfsError
 
@@ -30,13 +32,27 @@ class Report:
     detail: str = f"the place where its credential is kept gave no answer within {PATIENCE:.0f} s"
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def registries(as_json: bool) -> None:
-    """List your registries: from `regfs login`, and from the config files.
+@click.pass_context
+def registries(ctx: click.Context, as_json: bool) -> None:
+    """List your registries: from `regfs login`, and from the config files; or add, remove, set, test them.
 
     All are asked at once, for at most five seconds. A registry that does not answer is no failure of this command.
     """
+    if ctx.invoked_subcommand is None:
+        _list(as_json=as_json)
+    elif as_json:
+        raise click.UsageError("--json goes behind the command: `regfs registries test --json`", ctx)
+
+
+registries.add_command(add)
+registries.add_command(remove)
+registries.add_command(set_)
+registries.add_command(test)
+
+
+def _list(*, as_json: bool) -> None:
     import trio
 
     from regfs.cli.session import load
@@ -47,7 +63,7 @@ def registries(as_json: bool) -> None:
     reports = [Report(connection) for connection in connections]
     trio.run(_ask_all, reports, default_keychain(settings.credentials, single=len(connections) == 1))
     if as_json:
-        output.as_json([_as_dict(report) for report in reports])
+        output.as_json([as_dict(report) for report in reports])
     else:
         _print(reports)
 
@@ -65,11 +81,14 @@ async def _ask(report: Report, keychain: Keychain) -> None:
     from regfs.cli.edge import leaf
     from regfs.cli.sources import OneCredential, check
     from regfs.errors import AccessDenied
+    from regfs.ports import CredentialKind
 
     try:
         credential = await _credential(report, keychain)
         report.detail = f"no answer within {PATIENCE:.0f} s"
-        await check(report.connection, OneCredential(credential))
+        # What a grant is renewed to has to be kept, and one credential alone keeps nothing.
+        grant = credential is not None and credential.kind is CredentialKind.OAUTH_GRANT
+        await check(report.connection, keychain if grant else OneCredential(credential))
         report.state, report.detail = "ok", ""
     except AccessDenied as error:
         report.state = "refused"
@@ -100,7 +119,14 @@ async def _credential(report: Report, keychain: Keychain) -> Credential | None:
     return credential
 
 
-def _as_dict(report: Report) -> dict[str, object]:
+async def signed_in(connection: Connection, keychain: Keychain) -> str:
+    """As whom one signs in to a registry, and where that is kept: ``robot (keyring)``, ``anonymous``, ``no``."""
+    report = Report(connection)
+    await _credential(report, keychain)
+    return report.signed_in
+
+
+def as_dict(report: Report) -> dict[str, object]:
     from regfs.log import redact
 
     return {

@@ -35,12 +35,12 @@ class OneCredential:
 
 @asynccontextmanager
 async def opened(
-    connection: Connection, keychain: Keychain, state_dir: Path
+    connection: Connection, keychain: Keychain, state_dir: Path, policy: HttpPolicy = CHECK_POLICY
 ) -> AsyncIterator[Mapping[str, Source]]:
     """The connection's registries by folder name, closed at the end. Raises PluginError and what providers raise."""
     from regfs.opening import open_registries
 
-    sources = await open_registries(connection, keychain, CHECK_POLICY, state_dir)
+    sources = await open_registries(connection, keychain, policy, state_dir)
     try:
         yield sources
     finally:

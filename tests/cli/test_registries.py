@@ -7,8 +7,12 @@ import socket
 import time
 from collections.abc import Callable
 
+import pytest
+
+from regfs.testing.behaviour import Behaviour
+from regfs.testing.fake import FakeRegistry
 from tests.support import processes
-from tests.support.mounts import Home
+from tests.support.mounts import Home, mounted
 from tests.support.registry import DockerRegistry
 
 Registries = Callable[..., DockerRegistry]
@@ -179,3 +183,179 @@ def test_a_broken_config_stops_every_command_with_its_mistakes_but_not_logout(
     assert done.returncode != 0
     assert "config.toml:" in done.stderr
     assert home.regfs("logout", registry.address).returncode == 0
+
+
+# ── add, set, remove, test ──
+
+
+def connections_of(home: Home) -> dict[str, dict[str, object]]:
+    document = json.loads((home.config / "connections.json").read_text())
+    return {connection["name"]: connection for connection in document["connections"]}
+
+
+def test_a_registry_is_added_without_asking_it_anything(home: Home) -> None:
+    done = home.regfs(
+        "registries", "add", "work", "Registry.Example.com/team", "--username", "me", "--insecure",
+        "--namespace", "a/b", "--namespace", "c", "--only", "a/*", "--option", "api=https://api.example",
+        "--auth", "basic", check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("added work: registry.example.com/team (generic)")
+    assert connections_of(home)["work"] == {
+        "name": "work",
+        "address": "registry.example.com/team",
+        "auth": "basic",
+        "username": "me",
+        "insecure": True,
+        "namespaces": ["a/b", "c"],
+        "only": ["a/*"],
+        "options": {"api": "https://api.example"},
+    }
+    again = home.regfs("registries", "add", "work", "other.example.com")
+    assert again.returncode == 1
+    assert "taken by registry.example.com/team" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a/b", "localhost:1"], "not a name for a folder"),
+        (["a", "localhost:1", "--client-key", "k"], "--client-cert"),
+        (["a", "localhost:1", "--option", "api"], "has no value"),
+        (["a", "localhost:1", "--option", "api_token=hunter2"], "a secret does not belong"),
+        (["a", "localhost:1", "--only", "NO!"], "--only"),
+        (["a", "localhost:1", "--namespace", "../x"], "--namespace"),
+    ],
+)
+def test_what_cannot_be_added_is_a_usage_error_that_names_it(
+    arguments: list[str], words: str, home: Home
+) -> None:
+    done = home.regfs("registries", "add", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "hunter2" not in done.stderr
+    assert not (home.config / "connections.json").exists()
+
+
+def test_set_changes_and_clears_and_says_what_it_does_not_know(home: Home) -> None:
+    def change(*changes: str, code: int = 0) -> str:
+        done = home.regfs("registries", "set", "work", *changes)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    home.regfs("registries", "add", "work", "localhost:1", check=True)
+    first = connections_of(home)["work"]
+    change("username=me", "only=team/*, x", "insecure=true", "options.api=https://api.example", "auth=basic")
+    second = connections_of(home)["work"]
+    assert second.pop("generation") != first.get("generation")
+    assert second == {
+        "name": "work",
+        "address": "localhost:1",
+        "auth": "basic",
+        "username": "me",
+        "insecure": True,
+        "only": ["team/*", "x"],
+        "options": {"api": "https://api.example"},
+    }
+    change("username=", "only=", "insecure=false", "options.api=", "auth=")
+    third = connections_of(home)["work"]
+    third.pop("generation")
+    assert third == {"name": "work", "address": "localhost:1"}
+    assert "did you mean 'username'" in change("usrname=x", code=2)
+    assert "a registry has to have one" in change("address=", code=2)
+    assert "true or false" in change("insecure=perhaps", code=2)
+    assert "a secret does not belong" in change("options.api_token=hunter2", code=2)
+    assert "client_cert" in change("client_key=/x", code=2)
+    assert "no-such-method" in change("auth=no-such-method", code=1)
+    third["generation"] = connections_of(home)["work"]["generation"]
+    assert connections_of(home)["work"] == third
+
+
+@pytest.mark.parametrize(
+    "command", [["set", "work", "username=x"], ["remove", "work"], ["add", "work", "h.example"]]
+)
+def test_a_registry_of_the_config_file_is_not_changed_and_its_line_is_named(
+    command: list[str], home: Home
+) -> None:
+    place = home.write_config('ttl = 5\n\n[registries.work]\naddress = "registry.example.com"\n')
+    before = place.read_bytes()
+    done = home.regfs("registries", *command)
+    assert done.returncode == 1
+    assert f"'work' is written in {place}:3" in done.stderr
+    assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"name": "bad", "address": "me:pw@host"},
+        {"name": "bad", "address": ""},
+        {"name": "bad"},
+        {"name": "bad", "address": "h.example", "provider": "gone", "auth": "gone-too", "account": "bad"},
+        {"name": "bad", "address": "h.example", "only": 7},
+    ],
+)
+def test_remove_works_whatever_is_wrong_with_it(table: dict[str, object], home: Home) -> None:
+    good = {"name": "good", "address": "localhost:1"}
+    (home.config / "connections.json").write_text(json.dumps({"version": 1, "connections": [table, good]}))
+    listed = home.regfs("registries")
+    assert "regfs registries remove bad" in listed.stderr or listed.returncode == 0
+    done = home.regfs("registries", "remove", "bad")  # no keyring is to be had here either
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "removed bad\n"
+    assert list(connections_of(home)) == ["good"]
+    assert home.regfs("registries", "remove", "bad").returncode == 1
+
+
+def test_test_says_what_can_be_done_and_its_exit_code_whether_all_answer(
+    docker_registry: Registries, home: Home
+) -> None:
+    up, refusing = docker_registry(), docker_registry(htpasswd={"me": PASSWORD})
+    up.push("team/app", "v1")
+    home.regfs("registries", "add", "up", up.address, check=True)
+    home.regfs("registries", "add", "refusing", refusing.address, check=True)
+    home.regfs("registries", "add", "down", f"127.0.0.1:{processes.free_port()}", check=True)
+    done = home.regfs("registries", "test", "--json")
+    assert done.returncode == 1
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert {name: (row["state"], row["list"], row["delete"]) for name, row in rows.items()} == {
+        "up": ("ok", "yes", "unknown"),
+        "refusing": ("refused", "unknown", "unknown"),
+        "down": ("unreachable", "unknown", "unknown"),
+    }
+    assert all(line.method == "GET" for line in up.requests()[-2:])
+    assert home.regfs("registries", "test", "up").returncode == 0
+    home.docker_login(refusing.address, "me", PASSWORD)
+    table = home.regfs("registries", "test", "up", "refusing", check=True).stdout
+    assert "SIGNED IN" in table
+    assert f"me ({home.docker}" in table
+    assert PASSWORD not in table
+    missing = home.regfs("registries", "test", "nowhere")
+    assert missing.returncode == 1
+    assert "up, refusing, down" in missing.stderr
+
+
+def test_a_registry_that_keeps_its_listing_to_itself_is_said_not_to_list(home: Home) -> None:
+    with FakeRegistry(Behaviour(catalog_status=403)) as registry:
+        home.regfs("registries", "add", "shy", registry.address, check=True)
+        (row,) = json.loads(home.regfs("registries", "test", "--json", check=True).stdout)
+        assert (row["state"], row["list"]) == ("ok", "no")
+
+
+def test_a_mount_of_all_follows_each_change_without_a_remount(
+    docker_registry: Registries, home: Home
+) -> None:
+    one, two = docker_registry(), docker_registry()
+    one.push("team/app", "v1")
+    two.push("other/app", "v2")
+    home.regfs("registries", "add", "work", one.address, check=True)
+    with mounted(home=home) as mount:
+        assert mount.list("work") == ["team"]
+        home.regfs("registries", "set", "work", f"address={two.address}", check=True)
+        processes.wait_until(lambda: mount.list("work") == ["other"], "the new address shows")
+        home.regfs("registries", "set", "work", "only=nothing/*", check=True)
+        processes.wait_until(lambda: mount.list("work") == [], "the fence shows")
+        home.regfs("registries", "add", "more", one.address, check=True)
+        processes.wait_until(lambda: mount.list() == ["more", "work"], "the new one shows")
+        home.regfs("registries", "remove", "work", check=True)
+        processes.wait_until(lambda: mount.list() == ["more"], "the removed one is gone")
+        assert mount.list("more") == ["team"]

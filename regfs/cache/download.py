@@ -10,10 +10,12 @@ from typing import Final
 
 import trio
 
+from regfs.cache.fill import fill
 from regfs.cache.partial import Partial, Progress
 from regfs.cache.threads import in_thread, read_at
 from regfs.digest import Digest
 from regfs.errors import DigestMismatch
+from regfs.ports import Fetch
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +258,10 @@ class Writer:
     def is_wanted(self) -> bool:
         """Whether there is something left to write, and a place for it."""
         return not self._download.is_lost and self._download.failure is None
+
+    async def fill(self, fetch: Fetch) -> None:
+        """Fetch all that is missing; see `regfs.cache.fill`."""
+        await fill(self, fetch)
 
     async def run(self, work: Callable[[Writer], Awaitable[None]]) -> None:
         """Do ``work`` as the writer. It ends early, without an error, once nobody reads any more. Raises what it raises."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from regfs.cache.download import Writer
 from regfs.errors import ConnectionFailed, DeadlineExceeded
+from regfs.ports import Fetch
 
-Fetch = Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]
-"""A content's bytes from an offset on, as `Source.blob` gives them."""
+if TYPE_CHECKING:
+    from regfs.cache.download import Writer
 
 _FRUITLESS: Final = 3
 """How often in a row a transfer may be broken off without having brought anything."""

@@ -62,6 +62,9 @@ class Partial:
         for line in self._unchecked:
             self._spans.add(line.start, line.end)
         self._guard = threading.Lock()
+        self._write_guard = threading.Lock()
+        self._modified = self._state()
+        self._is_changed = False
         self._kept = False
 
     @classmethod
@@ -107,7 +110,9 @@ class Partial:
 
     def _begin_log_anew(self) -> None:
         with self._guard:
+            self._check_unchanged()
             os.ftruncate(self.descriptor, max([self.head, *(end for _, end in self._spans)]))
+            self._modified = self._state()
             self._log.rewrite([*self._recorded, *self._unchecked])
         self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
 
@@ -152,7 +157,19 @@ class Partial:
             self._write_piece(view[at : at + step], start + at)
 
     def _write_piece(self, piece: memoryview, start: int) -> None:
-        self._lease.cover(self._allocated() + len(piece) + self._log_room, self.size)
+        with self._write_guard:
+            self._lease.cover(self._allocated() + len(piece) + self._log_room, self.size)
+            self._check_unchanged()
+            self._write_or_make_room(piece, start)
+            self._modified = self._state()
+
+    def _check_unchanged(self) -> None:
+        """What was hashed as it came must still be what stands there. Raises OSError: somebody else wrote into the file."""
+        if self._state() != self._modified:
+            self._is_changed = True
+            raise OSError(errno.EIO, "somebody else changes it")
+
+    def _write_or_make_room(self, piece: memoryview, start: int) -> None:
         try:
             write_all(self.descriptor, piece, start)
         except OSError as error:
@@ -231,6 +248,7 @@ class Partial:
 
     def keep(self, path: Path) -> None:
         """Give it its digest's name, which it must have been verified for. Raises OSError; then it bears none."""
+        self._check_unchanged()
         set_stamp(self.descriptor, self.digest)
         settle(self.descriptor, self._path, path)
         self._kept = True
@@ -252,7 +270,7 @@ class Partial:
         progress = None
         try:
             there = self.head or self._spans or self._to_prove
-            if not self._kept and not (resumable and there and self._is_canonical()):
+            if not self._kept and not (resumable and there and not self._is_changed and self._is_canonical()):
                 self.drop()
             elif not self._kept:
                 progress = self._leave()
@@ -266,8 +284,8 @@ class Partial:
         if self.head > (self._recorded[-1].end if self._recorded else 0):
             self._record()
         self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
-        if self._to_prove:
-            return None  # it was left before all that is there was looked at
+        if self._to_prove or self._state() != self._modified:
+            return None  # it was changed by somebody else, or left before all that is there was looked at
         return Progress(self.head, self._hash, self._state())
 
     def _is_canonical(self) -> bool:

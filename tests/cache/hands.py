@@ -13,8 +13,8 @@ from regfs.cache.care import verify
 from regfs.cache.disk import DiskStore
 from regfs.cache.download import Reading
 from regfs.cache.entry import Entry
-from regfs.cache.fill import Fetch, fill
 from regfs.digest import Digest
+from regfs.ports import Fetch
 
 MB = 1024 * 1024
 
@@ -62,7 +62,7 @@ async def fetched(
     writer = reading.claim()
     assert writer is not None
     try:
-        await fill(writer, fetch or source(data))
+        await writer.fill(fetch or source(data))
     finally:
         await reading.aclose()
 

@@ -11,6 +11,7 @@ import pytest
 from regfs.cache.disk import DiskStore
 from regfs.cache.entry import Entry, stamp
 from regfs.digest import Digest
+from regfs.ports import BlobStore
 from tests.cache.hands import MB, content, faults, fetched, files, has, run, source, taken, whole
 
 
@@ -36,6 +37,11 @@ def test_bytes_that_are_not_what_their_digest_says_are_not_kept(tmp_path: Path) 
         assert files(tmp_path, "content") == []
 
     run(test)
+
+
+def test_it_is_what_the_contract_of_a_store_says(tmp_path: Path) -> None:
+    store: BlobStore = DiskStore(tmp_path, MB)
+    assert store is not None
 
 
 def test_an_empty_content_is_a_content(tmp_path: Path) -> None:

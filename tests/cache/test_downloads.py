@@ -262,6 +262,31 @@ def test_where_nobody_fetches_a_reader_is_told_that_nothing_comes(tmp_path: Path
     run(test)
 
 
+def test_a_file_that_somebody_changes_while_it_is_written_never_bears_the_digest(tmp_path: Path) -> None:
+    async def test() -> None:
+        store, data = DiskStore(tmp_path, 50 * MB), content(14, 3 * MB)
+        reading = await opened(store, data)
+
+        async def work(writer: Writer) -> None:
+            await writer.write(data[:MB])
+            assert await reading.read(0, MB) == data[:MB]
+            await trio.sleep(0.02)
+            with (tmp_path / "partial" / Digest.of(data).file_name).open("r+b") as file:
+                file.write(b"wrong")
+            await trio.sleep(0.02)
+            await writer.write(data[MB:])
+            await writer.finish()
+
+        await claimed(reading).run(work)
+        assert await reading.read(2 * MB, MB) is None
+        await reading.aclose()
+        assert files(tmp_path, "content") == files(tmp_path, "partial") == []
+        await fetched(store, data)
+        assert await has(store, data)
+
+    run(test)
+
+
 # ── ranges ahead ──
 
 

@@ -84,6 +84,8 @@ _REGISTRY: Final[Mapping[str, values.Check]] = {
     "username": values.text,
     "insecure": values.boolean,
     "ca": values.path,
+    "client_cert": values.path,
+    "client_key": values.path,
     "namespaces": values.each(values.namespace),
     "only": values.each(values.pattern),
     "allow_hosts": values.each(values.host),
@@ -113,14 +115,14 @@ def config_home() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".config") / "regfs"
 
 
-def config_files() -> tuple[Path, Path]:
-    """Where config files are read from, the weaker first. Neither need exist."""
 def cache_home() -> Path:
     """``$XDG_CACHE_HOME/regfs``; a relative one is ignored, as for `config_home`."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "regfs"
 
 
+def config_files() -> tuple[Path, Path]:
+    """Where config files are read from, the weaker first. Neither need exist."""
     return SYSTEM_CONFIG, config_home() / "config.toml"
 
 
@@ -140,8 +142,6 @@ def load_settings(
     return Settings(**loader.settings, registries=tuple(loader.registries.values()))
 
 
-def check_config(files: Sequence[Path] | None = None) -> list[str]:
-    """All mistakes in the config files, a line each; also plugins that a registry names and that cannot be used."""
 def plugins_folder(files: Sequence[Path] | None = None) -> Path | None:
     """The folder of one-file plugins that the config files name, whatever else is wrong with them; None: there is none.
 
@@ -154,10 +154,20 @@ def plugins_folder(files: Sequence[Path] | None = None) -> Path | None:
     return folder
 
 
+def check_config(files: Sequence[Path] | None = None) -> list[str]:
+    """All mistakes in the config files, a line each; also plugins that a registry names and that cannot be used."""
     loader = _Loader()
     for file in config_files() if files is None else files:
         loader.read(file)
     return [str(mistake) for mistake in [*loader.mistakes, *loader.plugin_mistakes()]]
+
+
+def configured_places(files: Sequence[Path] | None = None) -> Mapping[str, str]:
+    """Where each registry of the config files is written, by name: ``FILE:LINE``."""
+    loader = _Loader()
+    for file in config_files() if files is None else files:
+        loader.read(file)
+    return loader.written
 
 
 class _Loader:
@@ -171,16 +181,6 @@ class _Loader:
 
     def read(self, file: Path) -> None:
         """Take a file's settings over those so far. A file that is not there says nothing."""
-        try:
-            text = _text(file)
-            document = tomllib.loads(text)
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, RecursionError) as error:
-            self.mistakes.append(_unreadable(file, error))
-            return
-        reader = _FileReader(file, TomlLines(text))
-        self.settings.update(reader.settings(document))
         found = self.read_top(file)
         if found is None:
             return
@@ -191,9 +191,17 @@ class _Loader:
 
     def read_top(self, file: Path) -> tuple[_FileReader, dict[str, object]] | None:
         """As `read`, of the settings that are no registry's alone; what is left to be read, or None."""
-        self.registries.update(reader.registries(document))
-        self.mistakes += sorted(reader.mistakes, key=lambda mistake: mistake.line or 0)
-        self._places.update(reader.places)
+        try:
+            text = _text(file)
+            document = tomllib.loads(text)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            self.mistakes.append(_unreadable(file, error))
+            return None
+        reader = _FileReader(file, TomlLines(text))
+        self.settings.update(reader.settings(document))
+        return reader, document
 
     def override(self, overrides: Mapping[str, object]) -> None:
         """Take what the command line says."""
@@ -204,6 +212,11 @@ class _Loader:
                 self.settings[key] = _check_for(key, _TOP)(value)
             except ValueError as error:
                 self.mistakes.append(Mistake(COMMAND_LINE, None, key, str(error)))
+
+    @property
+    def written(self) -> Mapping[str, str]:
+        """Where each registry is written: ``FILE:LINE``."""
+        return {name: f"{at.place}:{at.line}" if at.line else at.place for name, at in self._places.items()}
 
     def plugin_mistakes(self) -> Iterator[Mistake]:
         """Providers and auth methods that registries name and that cannot be used: imports them."""
@@ -251,6 +264,8 @@ class _FileReader:
             self._mistake(path, 'has no address, such as address = "registry.example.com"')
         elif "address" in checked:
             checked = self._claimed(checked, path)
+        if "client_key" in table and "client_cert" not in table:
+            self._mistake((*path, "client_key"), "is the key of a certificate: client_cert has to name that")
         self.places[name] = self._place(path)
         return Connection(name=name, **checked) if len(self.mistakes) == before else None
 

@@ -25,7 +25,15 @@ from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import Source
 from regfs.testing.contract_capabilities import KINDS, CapabilityContract
-from regfs.testing.contract_tools import Harness, blob_of, manifest_of, noise, run, tags_of
+from regfs.testing.contract_tools import (
+    Harness,
+    blob_of,
+    manifest_of,
+    noise,
+    requests_of,
+    run,
+    tags_of,
+)
 from regfs.testing.images import Family, Pushable, make_image, make_index
 
 __all__ = ["KINDS", "Harness", "SourceContract"]
@@ -62,6 +70,21 @@ class SourceContract(CapabilityContract):
         names = [f"v{number}" for number in range(self.many)]
         harness.push("team/app", names, make_image())
         assert sorted(run(harness, tags_of("team/app"))) == sorted(names)
+
+    def test_a_listing_costs_no_request_a_tag(self, harness: Harness) -> None:
+        few, more = ["v1", "v2", "v3"], [f"v{number}" for number in range(90)]
+        harness.push("team/few", few, make_image())
+        harness.push("team/more", more, make_image())
+
+        async def body(source: Source) -> None:
+            costs = []
+            for repository in ("team/few", "team/few", "team/more"):  # the first look may sign in
+                before = requests_of(harness, source)
+                await tags_of(repository)(source)
+                costs.append((requests_of(harness, source) or 0) - (before or 0))
+            assert costs[2] <= costs[1] + len(more) // 5, f"{costs[2]} requests for {len(more)} tags"
+
+        run(harness, body)
 
     def test_a_listing_may_be_left_early(self, harness: Harness) -> None:
         harness.push("team/app", [f"v{number}" for number in range(self.many)], make_image())

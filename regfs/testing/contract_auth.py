@@ -167,17 +167,12 @@ class AuthMethodContract:
             return
 
         async def body(client: Client) -> None:
-            for credential in (None, self.wrong()):
-                keychain.credential = credential
-                with pytest.raises(AccessDenied) as caught:
-                    await client.request("GET", _TAGS)
-                assert _WRONG not in _whole(caught.value)
-                forget = getattr(flow, "forget", None)
-                if forget is not None:
-                    forget()
+            with pytest.raises(AccessDenied) as caught:
+                await client.request("GET", _TAGS)
+            assert _WRONG not in _whole(caught.value)
 
-        keychain, flow = self._flow(registry, None)
-        self._run(registry, flow, body)
+        for credential in (None, self.wrong()):
+            self._with(registry, credential, body)
         assert len(registry.records) <= 12
         assert registry.count("tags", status=200) == 0
 

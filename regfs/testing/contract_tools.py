@@ -11,7 +11,7 @@ import trio
 
 from regfs.digest import Digest
 from regfs.manifest import Descriptor
-from regfs.ports import Source
+from regfs.ports import Counts, Source
 from regfs.testing.images import Image, Pushable
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ T = TypeVar("T")
 Body = Callable[[Source], Awaitable[T]]
 
 _DEADLINE: Final = 60.0
+_MANY_PAGES: Final = 1000
 
 
 class Harness(Protocol):
@@ -45,12 +46,27 @@ def run(harness: Harness, body: Body[T]) -> T:
 
 
 def tags_of(repository: str) -> Body[list[str]]:
-    """All tags of a repository, in the order they come."""
+    """All tags of a repository, in the order they come. A listing of over a thousand pages is one that does not end."""
 
     async def body(source: Source) -> list[str]:
-        return [name async for page in source.tags(repository) for name in page.names]
+        names: list[str] = []
+        pages = 0
+        async for page in source.tags(repository):
+            names += page.names
+            pages += 1
+            assert pages <= _MANY_PAGES, "the paging does not end"
+        return names
 
     return body
+
+
+def requests_of(harness: Harness, source: Source) -> int | None:
+    """How many requests were made so far: by the harness's ``requests()``, else the Source's counter; None: nobody says."""
+    counted = getattr(harness, "requests", None)
+    if counted is not None:
+        return int(counted())
+    counts = source.capability(Counts)
+    return None if counts is None else counts.counters().get("requests")
 
 
 def manifest_of(repository: str, reference: str | Digest) -> Body[bytes]:

@@ -10,8 +10,10 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _RECORD_EVERY: Final = 4 * 1024 * 1024
+_ALONGSIDE: Final = 256 * 1024
+"""Bytes from which hashing in one thread while another writes is worth the switch between them."""
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4, "regfs-hash")
+
+
+def _update(hashed: _Hash, chunks: Sequence[bytes | memoryview]) -> None:
+    for chunk in chunks:
+        hashed.update(chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +134,28 @@ class Partial:
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Write and hash what comes next. DigestMismatch where it is not what was proven to stand there; OSError: no room."""
-        for chunk in chunks:
-            self._compare(chunk)
-            self._write(chunk, self.head)
-            self._hash.update(chunk)
-            self.head += len(chunk)
+        size = sum(map(len, chunks))
+        hashed = self._hash.copy()
+        if size < _ALONGSIDE:
+            _update(hashed, chunks)
+            self._append(chunks)
+        else:
+            hashing = _hashers().submit(_update, hashed, chunks)
+            try:
+                self._append(chunks)
+            finally:
+                hashing.result()
+        self._hash = hashed
+        self.head += size
         if self.head - (self._recorded[-1].end if self._recorded else 0) >= _RECORD_EVERY:
             self._record()
+
+    def _append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        at = self.head
+        for chunk in chunks:
+            self._compare(chunk, at)
+            self._write(chunk, at)
+            at += len(chunk)
 
     def put(self, start: int, data: bytes, *, proven: bool) -> None:
         """Write a range. What is there already stays as it is, unless it was not proven and this is. Raises OSError."""
@@ -178,14 +207,14 @@ class Partial:
                 raise
             write_all(self.descriptor, piece, start)
 
-    def _compare(self, data: bytes | memoryview) -> None:
+    def _compare(self, data: bytes | memoryview, start: int) -> None:
         """A later range must not replace what was verified by a digest of its own: one of both is wrong, and not that one."""
-        head, end = self.head, self.head + len(data)
+        end = start + len(data)
         with self._guard:
-            proven = [span for span in self._proven if span[0] < end and span[1] > head]
+            proven = [span for span in self._proven if span[0] < end and span[1] > start]
         for low, high in proven:
-            low, high = max(low, head), min(high, end)
-            if b"".join(pieces(self.descriptor, low, high)) != data[low - head : high - head]:
+            low, high = max(low, start), min(high, end)
+            if b"".join(pieces(self.descriptor, low, high)) != data[low - start : high - start]:
                 raise DigestMismatch(
                     f"{self.digest}: bytes {low} to {high} differ from those that were verified"
                 )

@@ -77,6 +77,8 @@ class Catalog:
 
     def fresh(self, path: str = "") -> Names | None:
         """The list that tells what is below ``path``, if there is one that may still be shown."""
+        if not self._lists:
+            return None
         own = self._own(path)
         if own is not None or not path:
             return own
@@ -102,6 +104,8 @@ class Catalog:
 
     def repository_answer(self, path: str) -> Answer:
         """Whether ``path`` is a repository, by the lists."""
+        if not self._lists:
+            return Answer.UNKNOWN
         over = self.fresh(path.rpartition("/")[0])
         if over is not None and path in over.repositories:
             return Answer.YES
@@ -117,6 +121,8 @@ class Catalog:
         """Say whether a list leads to ``path``, or the registry has begun to list what is in it, within ``ttl``."""
         if self._is_recent(self._there.get(path)):
             return True
+        if not self._lists:
+            return False
         return any((names := self._own(key)) is not None and names.leads_on(path) for key in above(path))
 
     def is_absent(self, path: str) -> bool:
@@ -132,6 +138,8 @@ class Catalog:
 
     def left(self, path: str) -> float:
         """For how many seconds more a name that a list tells of may be shown; 0: none does."""
+        if not self._lists and not self._there:
+            return 0.0
         now = self._clock.monotonic()
         lists = ((key, self._lists.get(key)) for key in (path, *above(path)))
         ages = [
@@ -155,6 +163,8 @@ class Catalog:
 
     def is_proven_of_late(self, path: str) -> bool:
         """Say whether a repository below ``path`` was found by name within ``ttl``."""
+        if not self._proofs:
+            return False
         now, below = self._clock.monotonic(), f"{path}/"
         recent = takewhile(lambda proof: now - proof[1] < self._ttl, reversed(self._proofs.items()))
         return any(name.startswith(below) and name in self.proven.repositories for name, _ in recent)
@@ -176,15 +186,19 @@ class Catalog:
         fetch.raise_error()
         return fetch.names
 
-    async def look(self, path: str) -> None:
-        """Learn whether ``path`` is a namespace: by the first page of its list, or by the one list. Raises as `get` does."""
-        if not self.by_namespace:
-            await self.get(path)
-        elif self.fresh(path) is None:
-            fetch = self._begin(self._key(path), whole=False)
-            await fetch.first.wait()
-            if not isinstance(fetch.error, Paused):
-                fetch.raise_error()
+    async def look(self, path: str) -> Names:
+        """A list by which it is known whether ``path`` is a namespace: the first page of its own, or the one list.
+
+        Raises as `get` does.
+        """
+        found = self.fresh(path)
+        if found is not None or not self.by_namespace:
+            return found or await self.get(path)
+        fetch = self._begin(self._key(path), whole=False)
+        await fetch.first.wait()
+        if not isinstance(fetch.error, Paused):
+            fetch.raise_error()
+        return fetch.names
 
     def ahead(self, path: str) -> None:
         """Begin to fetch a list that will be wanted."""

@@ -110,13 +110,13 @@ class Knowledge:
             return Answer.NO
         return answer
 
-    def namespace_answer(self, path: str) -> Answer:
-        """Whether ``path`` is the beginning of a repository's name."""
+    def namespace_answer(self, path: str, asked: Names | None = None) -> Answer:
+        """Whether ``path`` is the beginning of a repository's name; ``asked``: the list that has just come."""
         if not is_repository(path) or not self.fence.leads_to(path):
             return Answer.NO
         if path in self.namespaces:
             return Answer.YES
-        names = self.catalog.fresh(path)
+        names = asked or self.catalog.fresh(path)
         if names is not None:
             is_there = self._shows_below(path, names) or (names.root == path and not self.was_emptied(path))
             return Answer.YES if is_there else Answer.NO
@@ -154,12 +154,13 @@ class Knowledge:
         tag = self.tag_answer(repository, name)
         if tag is Answer.YES:
             return Role.TAG
-        if self.repository_answer(path) is Answer.YES or self.graves.lingers(path):
+        repository_too = self.repository_answer(path)
+        if repository_too is Answer.YES or self.graves.lingers(path):
             return Role.REPOSITORY
         namespace = self.namespace_answer(path)
         if namespace is Answer.YES:
             return Role.NAMESPACE
-        answers = (tag, self.repository_answer(path), namespace)
+        answers = (tag, repository_too, namespace)
         if any(answer is not Answer.NO for answer in answers) or self.unasked_hidden(path):
             return Answer.UNKNOWN
         return Answer.NO

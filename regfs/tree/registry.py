@@ -96,14 +96,17 @@ class Registry(Knowledge):
 
     async def _ask_namespace(self, path: str) -> Answer:
         """Raises what a Source raises, but for NotFound."""
-        if self.namespace_answer(path) is Answer.UNKNOWN:
-            with suppress(NotFound):
-                await self.catalog.look(path)
-                if self.was_emptied(path) and self.namespace_answer(path) is Answer.UNKNOWN:
-                    await self.catalog.get(
-                        path
-                    )  # that it holds more than was emptied, its first page need not say
-        return self.namespace_answer(path)
+        answer = self.namespace_answer(path)
+        if answer is not Answer.UNKNOWN:
+            return answer
+        try:
+            answer = self.namespace_answer(path, await self.catalog.look(path))
+            if answer is not Answer.YES and self.was_emptied(path):
+                # Its first page need not say that it holds more than was emptied here.
+                answer = self.namespace_answer(path, await self.catalog.get(path))
+        except NotFound:
+            return self.namespace_answer(path)
+        return answer
 
     async def _settle_by_name(self, repository: str, name: str, *, together: bool) -> Role | None:
         path = join(repository, name)
@@ -126,14 +129,14 @@ class Registry(Knowledge):
 
     async def _settle_by_catalog(self, repository: str, path: str) -> Role:
         try:
-            await self._ask_namespace(path)
+            answer = await self._ask_namespace(path)
         except AccessDenied:
             if self.namespace_answer(path) is Answer.YES:
                 return Role.NAMESPACE
             if self.namespace_answer(path) is Answer.NO or await self._is_below_a_repository(repository):
                 raise self.absent_path(path) from None
             return Role.OPAQUE
-        if self.namespace_answer(path) is Answer.YES:
+        if answer is Answer.YES:
             return Role.NAMESPACE
         return await self._settle_by_hidden(path)
 
@@ -235,7 +238,7 @@ class Registry(Knowledge):
             nursery.start_soon(outcome.take_names, self.catalog, path, CATALOG_PATIENCE if path else math.inf)
         if outcome.tags is None and outcome.names is None and outcome.names_error is None:
             await outcome.take_names(self.catalog, path, math.inf)
-        if path and not has_tags and self.repository_answer(path) is Answer.YES:
+        if not has_tags and outcome.names is not None and path in outcome.names.repositories:
             await outcome.take_tags(self.tags, path)
         return outcome
 
@@ -256,7 +259,7 @@ class Registry(Knowledge):
         if (
             outcome.names is not None
             and outcome.names.root == path
-            and self.namespace_answer(path) is Answer.YES
+            and self.namespace_answer(path, outcome.names) is Answer.YES
         ):
             return
         if path and (path not in self.namespaces or outcome.is_no_namespace):

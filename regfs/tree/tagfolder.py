@@ -303,7 +303,8 @@ class PlainFile(ManifestChild):
             folder = self.folder
             manifest = await folder.registry.contents.by_digest(folder.repository, self.descriptor.digest)
             if manifest.is_throw_away:
-                await folder.manifest()  # undoes a deletion that was broken off, or says that one is under way
+                # Reading the tag undoes a deletion that was broken off, or says that one is under way.
+                await folder.manifest()
                 raise HalfDeleted(
                     f"{self.path()}: the deletion of its tag was undone just now; look again",
                     registry=folder.registry.source.name,

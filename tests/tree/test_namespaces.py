@@ -502,3 +502,20 @@ def test_a_namespace_whose_empty_pages_do_not_end_is_an_error(monkeypatch: pytes
                 await kernel.ls("me")
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "abilities", [Abilities(), Abilities(lists_repositories=False, lists_namespaces=True)]
+)
+def test_a_mount_that_keeps_nothing_shows_namespaces_too(abilities: Abilities) -> None:
+    async def test() -> None:
+        source = MemorySource(abilities=abilities)
+        source.push("me/deep/tool", "v1")
+        source.push("me/deep", "v2")
+        async with mounted(source, ttl=0) as kernel:
+            assert await kernel.ls("me") == ["deep"]
+            assert await kernel.ls("me/deep") == ["v2", "tool"]
+            assert not await kernel.exists("nosuch")
+            assert not await kernel.exists("me/nosuch")
+
+    run(test)

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import msgspec
 
 from regfs.connection import Connection
-from regfs.errors import Forbidden, NotFound, NotSignedIn, RegfsError
+from regfs.errors import Forbidden, NotFound, NotSignedIn, RegfsError, SignInEnded
 from regfs.ports import HttpPolicy
 from regfs.providers.gitlab_tokens import USE_INSTEAD, Kind, Signer
 from regfs.registry.client import DEFAULT_LIMIT
@@ -133,6 +133,8 @@ class Api(Service):
             reply = await super().request(
                 method, target, headers=headers, content=content, expect=wanted, limit=limit, what=what
             )
+        except SignInEnded:
+            raise
         except NotSignedIn as error:
             raise self._not_taken(error.words) from error
         except RegfsError as error:

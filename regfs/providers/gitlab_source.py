@@ -44,7 +44,7 @@ class GitLabSource(V2Source):
         """Lists namespaces, resolves and deletes tags, counts; see `regfs.ports.Source`."""
         if kind is ListsNamespaces:
             return cast("C", self._names)
-        if kind is DeletesTags:
+        if kind is DeletesTags and not self.client.read_only:
             return cast("C", self._deletions.for_repository(repository))
         return super().capability(kind, repository) if kind in (ResolvesTags, Counts) else None
 

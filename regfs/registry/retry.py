@@ -60,8 +60,12 @@ def decide(
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read Retry-After (RFC 9110, 10.2.3) as seconds from ``now``: a number, an HTTP date, or a number since 1970."""
-    text = headers.get("retry-after", headers.get("x-retry-after", "")).strip()[:64]
+    """Read Retry-After (RFC 9110, 10.2.3) as seconds from ``now``: a number, an HTTP date, or a number since 1970.
+
+    Where there is none, RateLimit-Reset says it: GitLab sends that alone from some of its limits.
+    """
+    named = (headers[name] for name in ("retry-after", "x-retry-after", "ratelimit-reset") if name in headers)
+    text = next(named, "").strip()[:64]
     if not text:
         return None
     if text.replace(".", "", 1).isascii() and text.replace(".", "", 1).isdigit():

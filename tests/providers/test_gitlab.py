@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from regfs.errors import (
     NotSignedIn,
     PagingLoop,
     RateLimited,
-    ReadOnly,
     Refused,
     RegfsError,
     UnsafeTarget,
@@ -711,10 +711,10 @@ def test_ids_of_before_are_asked_for_anew(gitlab: FakeGitLab, as_whom: Open) -> 
 
 
 def test_nothing_is_deleted_where_nothing_may_be_changed(gitlab: FakeGitLab, as_whom: Open) -> None:
-    gitlab.push("team/app", "v1")
-    with pytest.raises(ReadOnly):
-        as_whom(gitlab.token(), read_only=True).run(deletion("team/app", "v1"))
-    assert "v1" in gitlab.content()["team/app"]
+    async def body(source: Source) -> None:
+        assert source.capability(DeletesTags, "team/app") is None
+
+    as_whom(gitlab.token(), read_only=True).run(body)
 
 
 def test_tags_by_the_api_come_by_keys_on_gitlab_com(
@@ -750,6 +750,15 @@ def test_a_limit_is_waited_for_once_and_then_told(gitlab: FakeGitLab, as_whom: O
     with pytest.raises(RateLimited) as raised:
         as_whom(gitlab.token()).run(inside("team"))
     assert raised.value.retry_after == 42
+
+
+def test_a_limit_may_say_when_it_ends_by_its_reset_alone(gitlab: FakeGitLab, as_whom: Open) -> None:
+    gitlab.push("team/app", "v1")
+    gitlab.fail(429, "/api/v4/", headers=(("RateLimit-Reset", str(int(time.time()) + 600)),))
+    with pytest.raises(RateLimited) as raised:
+        as_whom(gitlab.token()).run(inside("team"))
+    assert raised.value.retry_after == pytest.approx(600, abs=30)
+    assert len(gitlab.asked()) == 1
 
 
 def test_an_api_that_is_down_does_not_stop_reading(gitlab: FakeGitLab, as_whom: Open) -> None:

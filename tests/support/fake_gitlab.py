@@ -264,7 +264,7 @@ class FakeGitLab:
             token = self._refreshes.pop(form.get("refresh_token", ""), None)
             if token is None:
                 return json_reply({"error": "invalid_grant", "error_description": "The provided authorization grant is invalid, expired or revoked."}, 400)  # fmt: skip
-            token.secret = secrets.token_hex(32)
+            token.secret, token.state = secrets.token_hex(32), "active"
             return self._granted(token)
         if form.get("grant_type") != "urn:ietf:params:oauth:grant-type:device_code":
             return json_reply({"error": "unsupported_grant_type"}, 400)

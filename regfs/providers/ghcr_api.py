@@ -22,11 +22,13 @@ from regfs.errors import (
     Forbidden,
     NotFound,
     NotSignedIn,
+    PagingLoop,
     RateLimited,
     Refused,
     RegfsError,
 )
 from regfs.ports import Credential, CredentialKind
+from regfs.registry.paging import MAX_BARREN
 from regfs.registry.replies import Reply, excerpt
 from regfs.registry.retry import retry_after
 from regfs.registry.service import Service, decoded, next_link
@@ -48,6 +50,7 @@ FINE_GRAINED: Final = (
 _JUDGED: Final = frozenset({200, 204, 400, 401, 403, 404, 409, 410, 422, 429})
 """What is read here; the rest, which is worth another try, is the client's."""
 _SECONDARY_WAIT: Final = 60.0
+_LONGEST_WAIT: Final = 86400.0
 _MOST_OWNERS: Final = 4096
 
 
@@ -156,7 +159,7 @@ class Api:
         """An owner's container packages, page by page. NotFound: no such owner; Forbidden: not for this token."""
         query = f"packages?package_type=container&per_page={PER_PAGE}"
         what = f"the packages of {owner}"
-        pages = self._of_owner(owner, lambda base: self._pages(f"{base}/{query}", list[Package], what))
+        pages = self._of_owner(owner, lambda base: self._pages(f"{base}/{query}", Package, what))
         async with aclosing(pages):
             async for page, _ in pages:
                 yield page
@@ -168,7 +171,7 @@ class Api:
             raise NotFound(f"{self._registry} has no package {repository}", registry=self._registry)
         tail = f"packages/container/{quote(package, safe='')}/versions?per_page={PER_PAGE}"
         what = f"the versions of {repository}"
-        pages = self._of_owner(owner, lambda base: self._pages(f"{base}/{tail}", list[Version], what))
+        pages = self._of_owner(owner, lambda base: self._pages(f"{base}/{tail}", Version, what))
         async with aclosing(pages):
             async for page, reply in pages:
                 yield Versions(page, next_link(reply) is not None, _scopes(reply, "x-oauth-scopes"))
@@ -227,7 +230,7 @@ class Api:
     async def _accounts(self, target: str, what: str) -> tuple[list[Account], str]:
         found: list[Account] = []
         missing = ""
-        async with aclosing(self._pages(target, list[Account], what)) as pages:
+        async with aclosing(self._pages(target, Account, what)) as pages:
             async for page, reply in pages:
                 found += page
                 if reply.headers.get("x-github-sso", "").startswith("partial-results"):
@@ -240,13 +243,21 @@ class Api:
         reply = await self._service.request("GET", target, headers=HEADERS, expect=_JUDGED, what=what)
         return self._good(reply, what)
 
-    async def _pages(self, target: str, shape: type[T], what: str) -> AsyncGenerator[tuple[T, Reply], None]:
-        def read(reply: Reply) -> tuple[tuple[T, Reply], str | None]:
-            return (decoded(self._good(reply, what), shape, what), reply), next_link(reply)
+    async def _pages(
+        self, target: str, item: type[T], what: str
+    ) -> AsyncGenerator[tuple[list[T], Reply], None]:
+        def read(reply: Reply) -> tuple[tuple[list[T], Reply], str | None]:
+            return (decoded(self._good(reply, what), list[item], what), reply), next_link(reply)  # type: ignore[valid-type]
 
         found = self._service.pages(target, read, headers=HEADERS, expect=_JUDGED, what=what)
-        async with aclosing(cast("AsyncGenerator[tuple[T, Reply], None]", found)) as pages:
+        barren = 0
+        async with aclosing(cast("AsyncGenerator[tuple[list[T], Reply], None]", found)) as pages:
             async for page in pages:
+                barren = 0 if page[0] else barren + 1
+                if barren > MAX_BARREN:
+                    raise PagingLoop(
+                        f"{what}: GitHub's API gives empty pages for ever", registry=self._registry
+                    )
                 yield page
 
     def _good(self, reply: Reply, what: str) -> Reply:
@@ -304,10 +315,10 @@ def wait_of(reply: Reply, now: float) -> float | None:
     ):
         return None
     if told is not None:
-        return told
+        return min(told, _LONGEST_WAIT)
     reset = headers.get("x-ratelimit-reset", "").strip()
     if used_up and reset.isascii() and reset.isdecimal():
-        return max(0.0, float(reset[:12]) - now)
+        return min(max(0.0, float(reset[:12]) - now), _LONGEST_WAIT)
     return _SECONDARY_WAIT
 
 

@@ -18,6 +18,7 @@ from regfs.errors import (
     ListingRefused,
     NotFound,
     NotSignedIn,
+    PagingLoop,
     RateLimited,
     RegfsError,
     Unsupported,
@@ -148,7 +149,8 @@ class GhcrSource(V2Source):
                 async for names in pages:
                     inside = [full for full in names if full.startswith(f"{name}/")]
                     found = found or bool(inside)
-                    yield NamespacePage(repositories=inside)
+                    if found:  # the first page says that there is such a namespace
+                        yield NamespacePage(repositories=inside)
         except AccessDenied as error:
             if isinstance(error, NotSignedIn) and self._api.token.sent:
                 raise
@@ -168,26 +170,41 @@ class GhcrSource(V2Source):
                 yield [f"{owner}/{package.name}".lower() for package in page]
 
     async def _catalog(self, name: str, why: AccessDenied) -> AsyncGenerator[NamespacePage, None]:
-        """What the registry's catalog has below ``name``, where the API is not to be had."""
+        """What the registry's catalog has below ``name``, where the API is not to be had; where it has nothing, why."""
         partial = f"this is what the registry's catalog shows: {why.message}"
         refused = ListingRefused(why.message, registry=self.name, words=why.words)
-        prefix = f"{name}/"
+        found = False
+        try:
+            async with aclosing(self._catalog_pages(f"{name}/")) as pages:
+                async for inside in pages:
+                    found = found or bool(inside)
+                    if found:
+                        yield NamespacePage(repositories=inside, partial=partial)
+        except PagingLoop as error:
+            if found:
+                yield NamespacePage(partial=f"{partial}; {error.message}")
+        except (AccessDenied, NotFound, Unsupported) as error:
+            raise refused from error
+        if not found:
+            raise (
+                NotFound(f"{self.name} shows nothing below {name}", registry=self.name)
+                if "/" in name
+                else refused
+            )
+
+    async def _catalog_pages(self, prefix: str) -> AsyncGenerator[list[str], None]:
+        """The catalog's names that begin with ``prefix``, from where they begin to where they end. Raises PagingLoop."""
         target: str | None = page_target(CATALOG, CATALOG_PAGE, prefix)
         seen: set[str] = set()
         barren = 0
         while target is not None:
             if target in seen or barren >= MAX_BARREN or len(seen) >= MAX_PAGES:
-                yield NamespacePage(partial=f"{partial}; it goes on and on without another name")
-                return
+                raise PagingLoop("it goes on and on without another name", registry=self.name)
             seen.add(target)
-            try:
-                reply = await self.client.request("GET", target, limit=MAX_LISTING, what="the catalog")
-            except (AccessDenied, NotFound, Unsupported) as error:
-                raise refused from error
+            reply = await self.client.request("GET", target, limit=MAX_LISTING, what="the catalog")
             names = parse_names(reply.body, "repositories")
-            inside = [full for full in names if full.startswith(prefix)]
             barren = 0 if names else barren + 1
-            yield NamespacePage(repositories=inside, partial=partial)
+            yield [full for full in names if full.startswith(prefix)]
             if any(full > prefix for full in names if not full.startswith(prefix)):
                 return
             query = next_query(reply.headers.get("link", ""), reply.url, self.client.base)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from regfs.testing.faults import Gate
+from tests.cli.keyrings import secret_service
 from tests.support import processes
 from tests.support.fake_ghcr import Token
 from tests.support.fake_github import FakeGitHub
@@ -75,6 +76,15 @@ def test_a_tag_is_walked_to_by_name_and_the_api_is_asked_nothing_for_it(fake: Fa
     with mount_of(fake, home) as mount:
         assert mount.read("octo-org/app/v1/manifest.json") == image.manifest.raw
         assert fake.calls == []
+
+
+def test_a_package_is_listed_though_its_owner_was_not_looked_into(fake: FakeGitHub, home: Home) -> None:
+    fake.push("octo-org/app", ["v1"])
+    configure(home, fake)
+    sign_in(home, fake)
+    with mount_of(fake, home) as mount:
+        mount.list()
+        assert mount.list("octo-org/app") == ["v1"]
 
 
 def test_rm_of_one_of_two_siblings_spares_the_other_and_the_digest(fake: FakeGitHub, home: Home) -> None:
@@ -278,3 +288,25 @@ def test_what_happens_to_one_connection_shows_in_no_other(fake: FakeGitHub, home
             fake.limited_until = time.time() + 1800
             assert mount.run("ls hub/octo-org").returncode != 0
             assert mount.list("hub1/octo-org") == ["tool"]
+
+
+def test_a_classic_token_signs_in_and_the_mount_then_works_by_the_registrys_address(
+    fake: FakeGitHub, home: Home
+) -> None:
+    fake.push("octo-org/app", ["v1"])
+    api = f"api={fake.api}"
+    with secret_service(home):
+
+        def login(token: str) -> subprocess.CompletedProcess[str]:
+            options = ["--provider", "ghcr", "--option", api, "-u", "octocat", "--password-stdin"]
+            return home.regfs("login", *options, fake.address, stdin=f"{token}\n")
+
+        wrong = login("ghp_wrong")
+        assert wrong.returncode == 1
+        assert "Nothing was stored" in wrong.stderr
+        done = login(TOKEN)
+        assert done.returncode == 0, done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        with mounted(fake.address, home=home) as mount:
+            assert {"octocat", "octo-org"} <= set(mount.list())
+            assert mount.list("octo-org/app") == ["v1"]

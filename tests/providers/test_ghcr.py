@@ -212,6 +212,14 @@ def test_what_is_not_there_is_not_found(fake: FakeGitHub, setting: Setting) -> N
         with pytest.raises(NotFound):
             setting.namespace(absent)
 
+    async def look(source: Source) -> None:
+        lists = source.capability(ListsNamespaces)
+        assert lists is not None
+        with pytest.raises(NotFound):
+            await anext(aiter(lists.namespace(APP)))
+
+    setting.run(look)
+
 
 def test_a_forbidden_owner_is_refused_and_the_one_beside_it_is_listed(
     fake: FakeGitHub, setting: Setting
@@ -256,6 +264,18 @@ def test_a_catalog_that_goes_on_with_empty_pages_for_ever_ends(fake: FakeGitHub,
     fake.registry.forget()
     assert setting.namespace("octo-org")[1] == [APP, "octo-org/tool"]
     assert fake.registry.count("catalog") == 1, "the prefix ends on the first page"
+
+
+def test_a_catalog_that_has_nothing_of_an_owner_is_no_empty_folder(
+    fake: FakeGitHub, setting: Setting
+) -> None:
+    fake.github.tokens["ghs_flow"] = Token("", None)
+    setting.token = "ghs_flow"
+    fake.push(APP, ["v1"])
+    with pytest.raises(ListingRefused):
+        setting.namespace("hidden")
+    with pytest.raises(NotFound):
+        setting.namespace(APP)
 
 
 def test_a_catalog_that_is_refused_leaves_the_apis_own_reason(fake: FakeGitHub, setting: Setting) -> None:

@@ -66,6 +66,9 @@ class FakeGitHub:
         self.limited_until: float | None = None
         self.secondary = False
         self.endless = False
+        self.planted: Reply | None = None
+        """What the API answers to everything, whatever it is asked."""
+        self.planted_fate = Fate()
         self._gate: Gate | None = None
         self._held_done = False
         self._ids: dict[tuple[str, str], int] = {}
@@ -130,6 +133,8 @@ class FakeGitHub:
                 self._answer(request)
             await self._gate.pass_through()
             return Answer(Reply(503), Fate())
+        if self.planted is not None:
+            return Answer(self.planted, self.planted_fate)
         reply = self._answer(request)
         secret = request.headers.get("authorization", "").partition(" ")[2]
         token = self.github.tokens.get(secret)

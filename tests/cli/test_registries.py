@@ -7,10 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 
+import click
 import pytest
 
+from regfs.cli.registries import registries
 from regfs.testing.behaviour import Behaviour
 from regfs.testing.fake import FakeRegistry
+from tests.cli.test_help import section
 from tests.support import processes
 from tests.support.mounts import Home, mounted
 from tests.support.registry import DockerRegistry
@@ -359,3 +362,13 @@ def test_a_mount_of_all_follows_each_change_without_a_remount(
         home.regfs("registries", "remove", "work", check=True)
         processes.wait_until(lambda: mount.list() == ["more"], "the removed one is gone")
         assert mount.list("more") == ["team"]
+
+
+@pytest.mark.parametrize("name", ["add", "set", "remove", "test"])
+def test_every_command_below_is_documented_with_its_options(name: str) -> None:
+    command = registries.commands[name]
+    text = section("registries")
+    assert f"regfs registries {name}" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert f"{parameter.opts[0]}" in text, parameter.opts

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import trio
+
 from regfs.cache.derived import open_derived, path_of, write_derived
 from regfs.cache.download import Download, Reading
 from regfs.cache.entry import Entry, open_content, remove_damaged, set_stamp
@@ -115,7 +117,8 @@ class DiskStore:
                 return None
             if (digest, size) not in self._downloads:
                 return self._start(opened).join()
-            await in_thread(partial(opened.close, resumable=True))  # somebody else was as quick
+            with trio.CancelScope(shield=True):  # somebody else was as quick
+                await in_thread(partial(opened.close, resumable=True))
         return found.join()
 
     def _open(self, digest: Digest, size: int) -> Entry | None:

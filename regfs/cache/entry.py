@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from regfs.cache.folder import is_at, open_to_read
 from regfs.cache.threads import in_thread, read_at
 from regfs.digest import Digest
@@ -53,7 +55,8 @@ class Entry:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             # In a thread: the last one that closes a removed file of many GiB frees it.
-            await in_thread(os.close, descriptor)
+            with trio.CancelScope(shield=True):
+                await in_thread(os.close, descriptor)
 
     def _is_as_it_was(self) -> bool:
         found = os.fstat(self._descriptor)

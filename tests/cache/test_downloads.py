@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from regfs.cache.care import prune
 from regfs.cache.disk import DiskStore
 from regfs.cache.download import Reading, Writer
 from regfs.cache.fill import fill
@@ -113,6 +114,18 @@ def test_a_wrong_content_fails_all_who_read_it_and_nothing_of_it_stays(
         assert files(tmp_path, "content") == files(tmp_path, "partial") == []
         await fetched(store, data)
         assert await has(store, data)
+
+    run(test)
+
+
+def test_a_descriptor_that_promises_more_than_there_is_fails_though_the_hash_is_right(tmp_path: Path) -> None:
+    async def test() -> None:
+        store, data = DiskStore(tmp_path, 50 * MB), content(17, 1000)
+        reading = await opened(store, data, 1001)
+        with pytest.raises(DigestMismatch, match="1000 bytes came, its descriptor says 1001"):
+            await claimed(reading).fill(source(data))
+        await reading.aclose()
+        assert files(tmp_path, "content") == files(tmp_path, "partial") == []
 
     run(test)
 
@@ -249,6 +262,35 @@ def test_a_reader_that_opens_while_the_last_one_leaves_gets_all(tmp_path: Path) 
         await fetched(store, data)
         assert await has(store, data)
         assert files(tmp_path, "partial") == []
+
+    run(test)
+
+
+def test_who_is_cancelled_at_any_moment_holds_nothing_any_more(tmp_path: Path) -> None:
+    async def test() -> None:
+        store, data, small = DiskStore(tmp_path, 50 * MB), content(15, 400_000), content(16, 1000)
+        await store.put(Digest.of(small), small)
+
+        async def use() -> None:
+            entry = await store.open(Digest.of(small), len(small))
+            assert entry is not None
+            async with (
+                aclosing(entry),
+                aclosing(await opened(store, data)) as reading,
+                trio.open_nursery() as nursery,
+            ):
+                writer = reading.claim()
+                if writer is not None:
+                    nursery.start_soon(writer.fill, source(data, 20_000, pause=0.0005))
+                await whole(reading, 10_000)
+
+        for milliseconds in range(20):
+            with trio.move_on_after(milliseconds / 1000):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3):
+                        nursery.start_soon(use)
+        assert prune(tmp_path, 50 * MB, 0)[1] == 0
+        assert files(tmp_path, "content") == files(tmp_path, "partial") == []
 
     run(test)
 

@@ -30,6 +30,7 @@ from regfs.tree.catalog import MAX_REPOSITORIES
 from regfs.tree.errorlog import KEEP_LINES
 from regfs.tree.taglists import MAX_TAGS
 from regfs.wrapping import GuardedSource
+from tests.support import central
 from tests.support.mounts import Home, mounted, regfs_command
 from tests.support.needs import need_programs
 from tests.support.processes import free_port
@@ -263,6 +264,14 @@ def stalled(bench: Bench) -> Iterator[Place]:
         gate.open()
 
 
+@contextmanager
+def on_central(bench: Bench) -> Iterator[Place]:
+    """A registry that is listed namespace by namespace and counts its manifests; three may be fetched."""
+    central.write_plugin(bench[0])
+    with mount_of(central.ADDRESS, "--ttl", "60", home=bench[0]) as place:
+        yield place
+
+
 PLACES: Mapping[str, Callable[[Bench], AbstractContextManager[Place]]] = {
     "a registry": lambda bench: on_docker(bench, "--ttl", "60"),
     "a registry, --rw": lambda bench: on_docker(bench, "--rw", "--ttl", "2"),
@@ -275,6 +284,7 @@ PLACES: Mapping[str, Callable[[Bench], AbstractContextManager[Place]]] = {
     "a registry that may not be listed": lambda bench: on_fake(
         bench, behaviour=Behaviour(catalog_status=401)
     ),
+    "a central registry": on_central,
     "several registries": several,
     "a damaged registry": damaged,
     "a stalled registry": stalled,

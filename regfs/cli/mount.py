@@ -60,6 +60,7 @@ def mount(
       name=WORD            what the registry is called
       namespaces=A:B       folders to show where the registry refuses to list
       only=team/*          show nothing else
+      allow_hosts=HOST     let HOST answer in the registry's place (once for each)
       call_deadline=, retries=, max_requests=, provider=, auth=, tag_delete=
 
     In /etc/fstab (`localhost:5000 /mnt/registry fuse.regfs ro,_netdev,nosuid,nodev 0 0`) mount(8) says `rw` of itself, so
@@ -169,10 +170,13 @@ def _connections(
 def _the_one(registry: str, known: tuple[Connection, ...], changes: Mapping[str, object]) -> Connection:
     """The connection that the user means: one that is known by that name or address, else the address itself."""
     from regfs import plugins
-    from regfs.cli.session import ad_hoc
+    from regfs.cli.session import ad_hoc, under_other_name
     from regfs.connections import find_connection
 
     found = find_connection(registry, known)
+    if found is None:
+        provider, address = plugins.normalised(registry, _text(changes.get("provider")))
+        found = under_other_name(provider, address, known)
     if found is not None:
         connection, path = found
         if path:
@@ -181,7 +185,6 @@ def _the_one(registry: str, known: tuple[Connection, ...], changes: Mapping[str,
                 f"or show nothing else with `-o only={path}:{path}/**`"
             )
     else:
-        provider, address = plugins.normalised(registry, _text(changes.get("provider")))
         connection = ad_hoc(address, provider)
     return replace(connection, **changes)  # type: ignore[arg-type]  # each was read by its own rule
 

@@ -52,7 +52,17 @@ def locate(text: str, connections: tuple[Connection, ...]) -> tuple[Connection, 
     if found is not None:
         return found[0], _spelled(*found)
     provider, address, rest = _claimed_with_path(text)
-    return ad_hoc(address, provider), rest
+    known = under_other_name(provider, f"{address}/{rest}".rstrip("/"), connections)
+    return (ad_hoc(address, provider), rest) if known is None else (known[0], _spelled(*known))
+
+
+def under_other_name(
+    provider: str, address: str, connections: tuple[Connection, ...]
+) -> tuple[Connection, str] | None:
+    """The connection, and the path in it, that an address means once its provider has spelled it: hosts may be one."""
+    from regfs.connections import find_connection
+
+    return find_connection(address, [known for known in connections if known.provider == provider])
 
 
 def _spelled(connection: Connection, path: str) -> str:

@@ -133,6 +133,13 @@ class HubSource(V2Source):
 
     async def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
         """See `ListsNamespaces`. Of ``""``: ``library``, the account, its organisations and those configured."""
+        refused = self._api.refused
+        if name.count("/") == 1 and refused is not None:
+            raise ListingRefused(
+                f"whether there is a {name} cannot be known: {refused.message}",
+                registry=NAME,
+                words=refused.words,
+            )
         if "/" in name:
             raise NotFound(f"nothing is below the repository {name[:260]}", registry=NAME)
         with of_the_hub():
@@ -176,12 +183,12 @@ class HubSource(V2Source):
         if refused is None:
             return ""
         return (
-            f"only what is public is listed, since the Hub API does not take this sign-in ({refused}); "
-            "an account with a second factor, or an organisation's single sign-on, needs a personal access token there"
+            "the Hub API does not take this sign-in, so only what is public is listed; a personal access token serves "
+            f"where an account has a second factor or single sign-on ({refused.message})"
         )
 
     async def _within(self, name: str) -> AsyncGenerator[NamespacePage, None]:
-        shown = False
+        shown, known = False, True
         try:
             async with aclosing(self._api.repositories(name)) as pages:
                 async for names in pages:
@@ -194,11 +201,15 @@ class HubSource(V2Source):
                 f"{NAME} does not say what {name} holds: {reason.message}", registry=NAME, words=error.words
             ) from error
         except NotFound:
-            shown = False
-        official = await self._official(name)
-        if official:
+            known = False
+        partial = self._partial()
+        if await self._official(name):
             yield NamespacePage((), [name])
-        elif not shown and not await self._is_mine(name):
+        elif not shown and partial and (known or name in await self._own()):
+            yield NamespacePage(partial=partial)
+        elif not shown and not (
+            name in (LIBRARY, *await self._own()) or (known and await self._is_mine(name))
+        ):
             raise NotFound(f"{NAME} shows nothing in a namespace {name}", registry=NAME)
 
     async def _official(self, name: str) -> bool:
@@ -206,9 +217,7 @@ class HubSource(V2Source):
         return await self._is_short(name) and await self._api.has_repository(f"{LIBRARY}/{name}")
 
     async def _is_mine(self, name: str) -> bool:
-        """Whether an empty namespace is there all the same."""
-        if name in (LIBRARY, *await self._own()):
-            return True
+        """Whether an empty namespace is there all the same: the API may list nothing of what there is not, too."""
         credential = await self._api.credential()
         return credential is not None and name in (await self._account())[0]
 
@@ -254,12 +263,35 @@ class HubSource(V2Source):
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
         """See `Source.manifest`: this is a pull."""
         with of_the_hub():
-            return await super().manifest(await self.canonical(repository), reference)
+            full = await self.canonical(repository)
+            try:
+                return await super().manifest(full, reference)
+            except AccessDenied as error:
+                raise await self._denied(full, error) from error
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         """See `ResolvesTags.resolve`: by HEAD, which is no pull."""
         with of_the_hub():
-            return await super().resolve(await self.canonical(repository), tag)
+            full = await self.canonical(repository)
+            try:
+                return await super().resolve(full, tag)
+            except AccessDenied as error:
+                raise await self._denied(full, error) from error
+
+    async def _denied(self, repository: str, error: AccessDenied) -> RegfsError:
+        """What it means that the registry denies access, as it also does to what is not there: the API tells them apart."""
+        if isinstance(error, NotSignedIn) and await self._api.credential() is not None:
+            return error
+        try:
+            if await self._api.has_repository(repository) or self._api.refused is not None:
+                return error
+        except RegfsError:
+            return error
+        return NotFound(
+            f"{NAME} shows no {repository} to this caller: it is not there, or it is private and needs another sign-in",
+            registry=NAME,
+            words=error.words,
+        )
 
     @asynccontextmanager
     async def blob(
@@ -284,7 +316,7 @@ class HubSource(V2Source):
             full = await self.canonical(repository)
             if await self._api.credential() is None:
                 raise NotSignedIn(f"{NAME} deletes nothing without a sign-in", registry=NAME)
-            now = (await super().resolve(full, tag)).digest
+            now = (await self.resolve(full, tag)).digest
             if seen is not None and now != seen:
                 raise Moved(f"{full}:{tag} is {now} by now, not {seen}", registry=NAME)
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import pytest
 import trio
@@ -29,6 +29,7 @@ from regfs.opening import open_registries
 from regfs.ports import (
     Answer,
     Cost,
+    Counts,
     Credential,
     CredentialKind,
     DatesTags,
@@ -44,7 +45,8 @@ from regfs.ports import (
     TagPage,
 )
 from regfs.providers.dockerhub_pulls import quota_of
-from regfs.testing.images import make_image
+from regfs.testing.contract import Harness, SourceContract
+from regfs.testing.images import Pushable, make_image
 from tests.support.fake_hub import FakeHub, Secret
 
 T = TypeVar("T")
@@ -124,6 +126,31 @@ async def looked_into(source: Source, namespace: str) -> NamespacePage:
 
 async def tag_pages(source: Source, repository: str) -> list[TagPage]:
     return [page async for page in source.tags(repository)]
+
+
+class HubHarness:
+    """A Source for somebody who may do everything in two namespaces."""
+
+    def __init__(self, hub: FakeHub) -> None:
+        self._hub = hub
+        self._secret = hub.sign_up("team", orgs=("other",))
+
+    def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
+        self._hub.push(repository, tags, what)
+
+    def open(self) -> AbstractAsyncContextManager[Source]:
+        return opened(self._hub, self._secret)
+
+
+class TestContract(SourceContract):
+    capabilities: ClassVar = frozenset(
+        {ListsNamespaces, ResolvesTags, Metered, DatesTags, DeletesTags, Counts}
+    )
+    nested_names: ClassVar = ("app", "tool")
+
+    @pytest.fixture
+    def harness(self, hub: FakeHub) -> Harness:
+        return HubHarness(hub)
 
 
 # ── addresses ──

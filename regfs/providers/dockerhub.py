@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from regfs.errors import ConfigError
-from regfs.ports import Claim, Field
+from regfs.ports import (
+    Claim,
+    Counts,
+    DatesTags,
+    DeletesTags,
+    Field,
+    ListsNamespaces,
+    Metered,
+    ResolvesTags,
+)
 from regfs.reference import Address
 
 if TYPE_CHECKING:
@@ -47,6 +56,14 @@ class DockerHubProvider:
     title = "Docker Hub"
     default_auth = "challenge"
     many = True
+    capabilities: Sequence[type] = (
+        ListsNamespaces,
+        ResolvesTags,
+        Metered,
+        DatesTags,
+        DeletesTags,
+        Counts,
+    )
 
     @property
     def fields(self) -> Sequence[Field]:

@@ -130,7 +130,30 @@ class ConnectionHarness:
         return 0
 
 
-class FakeHarness(ConnectionHarness):
+class LeadsAstray:
+    """What a harness with a `FakeRegistry` can make it do to its clients: see `Misleads`."""
+
+    registry: FakeRegistry
+
+    def ways(self) -> Mapping[str, Callable[[], None]]:
+        """See `Misleads`."""
+        return {name: self._switch(changes) for name, changes in _WAYS.items()}
+
+    def astray(self) -> Sequence[str]:
+        """See `Misleads`."""
+        held = [line for line in self.registry.violations if "another host" in line]
+        self.registry.violations.clear()
+        return held
+
+    def _switch(self, changes: Mapping[str, object]) -> Callable[[], None]:
+        def switch() -> None:
+            for name, value in changes.items():
+                setattr(self.registry.behaviour, name, value)
+
+        return switch
+
+
+class FakeHarness(LeadsAstray, ConnectionHarness):
     """A provider whose registry speaks V2, at a `FakeRegistry` that the test has started.
 
     A registry that wants a sign-in is signed in to as ``tester``, with `SECRET` (see `signed_in`).
@@ -159,23 +182,6 @@ class FakeHarness(ConnectionHarness):
     def requests(self) -> int:
         """See `ServiceHarness`."""
         return len(self.registry.records)
-
-    def ways(self) -> Mapping[str, Callable[[], None]]:
-        """See `Misleads`."""
-        return {name: self._switch(changes) for name, changes in _WAYS.items()}
-
-    def astray(self) -> Sequence[str]:
-        """See `Misleads`."""
-        held = [line for line in self.registry.violations if "another host" in line]
-        self.registry.violations.clear()
-        return held
-
-    def _switch(self, changes: Mapping[str, object]) -> Callable[[], None]:
-        def switch() -> None:
-            for name, value in changes.items():
-                setattr(self.registry.behaviour, name, value)
-
-        return switch
 
 
 def signed_in(behaviour: Behaviour | None = None) -> Behaviour:

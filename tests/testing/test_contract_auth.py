@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,8 @@ import pytest
 
 from regfs.auth.flows import ChallengeFlow
 from regfs.auth.methods import Anonymous, Basic, Challenge
+from regfs.auth.oauth.grant import Grant, Tokens
+from regfs.auth.oauth.method import OAuth
 from regfs.connection import Connection
 from regfs.errors import CredentialError, NotFound, NotSignedIn
 from regfs.ports import AuthMethod, Credential, Field, Keychain
@@ -64,6 +67,27 @@ class TestChallengeThatComesAfterOneThatNobodyKnows(TestChallengeWithTokens):
 class TestChallengeOfSeveralScopes(TestChallengeWithTokens):
     def behaviour(self) -> Behaviour:
         return Behaviour(auth=Auth.BEARER, challenges=Challenges.SCOPES)
+
+
+class TestOAuth(AuthMethodContract):
+    """With a grant whose access token is good for an hour: renewing it is tested with its authorization server."""
+
+    def method(self) -> AuthMethod:
+        return OAuth()
+
+    def behaviour(self) -> Behaviour:
+        return Behaviour(auth=Auth.BEARER)
+
+    def credential(self) -> Credential | None:
+        return grant(SECRET)
+
+    def wrong(self) -> Credential | None:
+        return grant("another-token-altogether")
+
+
+def grant(access_token: str) -> Credential:
+    kept = Grant("https://auth.example/token", "a-client", username=USER)
+    return kept.with_tokens(Tokens(access_token, lifetime=3600.0), time.time()).kept()
 
 
 class TestTheKeyOfTheDocumentation(AuthMethodContract):

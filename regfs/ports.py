@@ -148,8 +148,8 @@ class ListsNamespaces(Protocol):
     def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
         """What is in a namespace (``""``: what the registry shows this caller first), page by page, in any order.
 
-        Looking into one asks about no other. Raises NotFound where there is no such namespace, ListingRefused where
-        this caller may not look into it.
+        Looking into one asks about no other. Raises NotFound where there is no such namespace, and gives no page before:
+        the first one says that there is. Raises ListingRefused where this caller may not look into it.
         """
         ...
 

@@ -355,6 +355,18 @@ def test_tags_are_listed_all_the_same_where_the_api_refuses_their_dates(
     assert len(fake.calls) == 1, "the rate limit is known by then"
 
 
+def test_a_registry_token_that_expired_is_replaced_without_a_word(fake: FakeGitHub, setting: Setting) -> None:
+    image = fake.push(APP, ["v1"])
+
+    async def body(source: Source) -> None:
+        for _ in range(2):
+            assert (await source.manifest(APP, "v1")).raw == image.manifest.raw
+            fake.registry.sign_in.revoke_tokens()
+
+    setting.run(body)
+    assert fake.registry.tokens == 2
+
+
 def test_public_images_are_read_without_a_sign_in(fake: FakeGitHub, setting: Setting) -> None:
     setting.token = None
     fake.registry.behaviour.anonymous_tokens = True

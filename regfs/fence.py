@@ -21,8 +21,10 @@ class Fence:
 
     def holds(self, repository: str) -> bool:
         """Say whether a repository is inside."""
+        if not self._globs:
+            return True
         parts = repository.split("/")
-        return not self._globs or any(_matches(glob, parts) for glob in self._globs)
+        return any(_matches(glob, parts) for glob in self._globs)
 
     def leads_to(self, prefix: str) -> bool:
         """Say whether ``prefix`` (empty: the root) is inside, or a folder on the way to something that is."""

@@ -46,6 +46,8 @@ class Graves:
 
     def tombstone(self, repository: str, tag: str) -> Tombstone | None:
         """The tombstone of a tag that still resolves."""
+        if not self._tags:
+            return None
         grave = self._tags.get(repository, {}).get(tag)
         if grave is None or grave.ended or self._clock.monotonic() - grave.died > LINGER:
             return None
@@ -63,6 +65,8 @@ class Graves:
 
     def is_dead(self, repository: str, tag: str, asked: float) -> bool:
         """Say whether what the registry said at ``asked`` about a tag is older than its deletion here."""
+        if not self._tags:
+            return False
         grave = self._tags.get(repository, {}).get(tag)
         return grave is not None and asked <= grave.died
 

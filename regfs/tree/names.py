@@ -101,9 +101,10 @@ class NameFolder(ManifestFolder):
     async def find(self, name: str) -> Node:
         if name in (DIGESTS, TAGS, REPOS):
             return self.beside(name)
-        if self._is_tombstone or self._is_known_tag:
+        tag = self._tag_answer
+        if tag is Answer.YES or self._is_tombstone:
             return await super().find(name)
-        if self.may_be_tag and name in TAG_NAMES and self._could_be_tag:
+        if tag is Answer.UNKNOWN and name in TAG_NAMES:
             try:
                 return await self.shown(name)
             except NotFound:
@@ -116,12 +117,12 @@ class NameFolder(ManifestFolder):
         return self.may_be_tag and self.registry.tombstone(self.repository, self.name) is not None
 
     @property
-    def _is_known_tag(self) -> bool:
-        return self.may_be_tag and self.registry.tag_answer(self.repository, self.name) is Answer.YES
+    def _tag_answer(self) -> Answer:
+        return self.registry.tag_answer(self.repository, self.name) if self.may_be_tag else Answer.NO
 
     @property
-    def _could_be_tag(self) -> bool:
-        return self.registry.tag_answer(self.repository, self.name) is not Answer.NO
+    def _is_known_tag(self) -> bool:
+        return self._tag_answer is Answer.YES
 
     def beside(self, name: str) -> Node:
         """One of the folders that stand beside the names: ``.digests``, ``.tags``, ``.repos``. Raises NotFound."""

@@ -70,20 +70,6 @@ class DockerHubProvider:
         """Nothing beyond what the auth method asks for."""
         return ()
 
-    @property
-    def capabilities(self) -> Sequence[type]:
-        """What its Sources hand out on a mount that may write."""
-        from regfs import ports
-
-        return (
-            ports.ListsNamespaces,
-            ports.ResolvesTags,
-            ports.DatesTags,
-            ports.Metered,
-            ports.DeletesTags,
-            ports.Counts,
-        )
-
     def claim(self, address: str) -> Claim | None:
         """Take any of its host names, and the pages of its web site. ValueError: malformed, with the reason."""
         authority = address.strip().rpartition("://")[2].partition("/")[0].rpartition("@")[2]

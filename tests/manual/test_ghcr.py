@@ -310,3 +310,20 @@ def test_a_classic_token_signs_in_and_the_mount_then_works_by_the_registrys_addr
         with mounted(fake.address, home=home) as mount:
             assert {"octocat", "octo-org"} <= set(mount.list())
             assert mount.list("octo-org/app") == ["v1"]
+
+
+def test_the_device_flow_signs_in_with_a_client_id_of_ones_own_and_the_mount_then_deletes(
+    fake: FakeGitHub, home: Home
+) -> None:
+    image = fake.push("octo-org/app", ["v1", "v2"])
+    options = ["--provider", "ghcr", "--option", f"api={fake.api}", "--option", f"web={fake.api}"]
+    options += ["--auth", "oauth", "--client-id", fake.client_id, "--flow", "device"]
+    with secret_service(home):
+        done = home.regfs("login", *options, fake.address)
+        assert done.returncode == 0, done.stderr
+        assert "WDJB-MJHT" in done.stdout + done.stderr
+        assert "gho_device" not in done.stdout + done.stderr
+        with mounted("--rw", fake.address, home=home) as mount:
+            assert {"octocat", "octo-org"} <= set(mount.list())
+            mount.run("rm -r octo-org/app/v1", check=True)
+    assert fake.tags("octo-org/app") == {"v2": image.digest}

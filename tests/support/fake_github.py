@@ -17,7 +17,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from regfs.digest import Digest
 from regfs.testing.behaviour import Auth, Behaviour, Order
@@ -69,6 +69,10 @@ class FakeGitHub:
         self.planted: Reply | None = None
         """What the API answers to everything, whatever it is asked."""
         self.planted_fate = Fate()
+        self.client_id = "Iv1.client"
+        self.pending = 1
+        """How often the device flow says that the person has not agreed yet."""
+        self.scopes_asked: frozenset[str] = frozenset()
         self._gate: Gate | None = None
         self._held_done = False
         self._ids: dict[tuple[str, str], int] = {}
@@ -135,6 +139,8 @@ class FakeGitHub:
             return Answer(Reply(503), Fate())
         if self.planted is not None:
             return Answer(self.planted, self.planted_fate)
+        if request.path.startswith("/login/"):
+            return Answer(self._sign_in(request), Fate())
         reply = self._answer(request)
         secret = request.headers.get("authorization", "").partition(" ")[2]
         token = self.github.tokens.get(secret)
@@ -161,6 +167,29 @@ class FakeGitHub:
             if match := pattern.fullmatch(path):
                 return self._signed(request, secret, name, match)
         return self._wrong(request, 404, "Not Found")
+
+    def _sign_in(self, request: Request) -> Reply:
+        """The device flow: always 200, form-encoded unless JSON is asked for, a token without an end and a refresh token."""
+        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+        if request.method != "POST" or form.get("client_id") != self.client_id:
+            answer: dict[str, str | int] = {"error": "incorrect_client_credentials"}
+        elif request.path == "/login/device/code":
+            self.scopes_asked = frozenset(form.get("scope", "").split())
+            answer = {"device_code": "dev", "user_code": "WDJB-MJHT", "expires_in": 899, "interval": 1}
+            answer["verification_uri"] = f"{self.api}/login/device"
+        elif request.path != "/login/oauth/access_token" or form.get("device_code") != "dev":
+            answer = {"error": "bad_verification_code"}
+        elif self.pending > 0:
+            self.pending -= 1
+            answer = {"error": "authorization_pending", "error_description": "not yet"}
+        else:
+            self.github.tokens["gho_device"] = Token("Octocat", self.scopes_asked)
+            scope = ",".join(sorted(self.scopes_asked))
+            answer = {"access_token": "gho_device", "token_type": "bearer", "scope": scope}
+        if "application/json" in request.headers.get("accept", ""):
+            return json_reply(answer)
+        kind = ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+        return Reply(200, [kind], urlencode(answer).encode())
 
     def _signed(self, request: Request, secret: str, name: str, match: re.Match[str]) -> Reply:
         allowed = {"package": {"GET"}, "version": {"GET", "DELETE"}}.get(name, {"GET"})

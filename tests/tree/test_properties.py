@@ -280,11 +280,22 @@ async def settled(world: World) -> None:
     assert world.kernel.filesystem.statfs().files == 1
 
 
-def drive(steps: Steps, *, writable: bool, settle: bool, metered: bool, slow: Mapping[str, float]) -> None:
-    """Do steps at a registry and its mount, each held to the model; ``slow``: how long which call takes."""
+def drive(
+    steps: Steps,
+    *,
+    writable: bool,
+    settle: bool,
+    metered: bool,
+    slow: Mapping[str, float],
+    namespaces: bool = False,
+) -> None:
+    """Do steps at a registry and its mount, each held to the model; ``slow``: how long which call takes.
+
+    ``namespaces``: the registry is listed namespace by namespace.
+    """
 
     async def main() -> None:
-        source = MemorySource(abilities=Abilities(metered=metered))
+        source = MemorySource(abilities=Abilities(metered=metered, lists_namespaces=namespaces))
         for method, seconds in slow.items():
             source.delay(seconds, method)
         async with mounted(source, writable=writable, settle_at_lookup=writable or settle, ttl=TTL) as kernel:
@@ -363,8 +374,11 @@ def test_what_once_went_wrong_is_right(name: str) -> None:
     writable=st.booleans(),
     settle=st.booleans(),
     metered=st.booleans(),
+    namespaces=st.booleans(),
     slow=st.dictionaries(
-        st.sampled_from(["tags", "repositories", "manifest"]), st.sampled_from([0.3, 1.5, 2.5]), max_size=2
+        st.sampled_from(["tags", "repositories", "namespace", "manifest"]),
+        st.sampled_from([0.3, 1.5, 2.5]),
+        max_size=2,
     ),
 )
 def test_the_tree_shows_what_the_registry_had_of_late_and_deletes_what_is_named(
@@ -372,6 +386,7 @@ def test_the_tree_shows_what_the_registry_had_of_late_and_deletes_what_is_named(
     writable: bool,
     settle: bool,
     metered: bool,
+    namespaces: bool,
     slow: dict[str, float],
 ) -> None:
-    drive(steps, writable=writable, settle=settle, metered=metered, slow=slow)
+    drive(steps, writable=writable, settle=settle, metered=metered, slow=slow, namespaces=namespaces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -34,17 +35,21 @@ from regfs.ports import (
     Counts,
     Credential,
     DeletesTags,
+    HttpPolicy,
     ListsRepositories,
     OffersOAuth,
     RecognisesReplies,
     Recovers,
     ResolvesTags,
     Source,
+    Tools,
 )
 from regfs.providers.gitlab import GitLabProvider
 from regfs.providers.gitlab_address import guessed, instance_of
+from regfs.providers.gitlab_instance import Instance
 from regfs.providers.gitlab_names import MOST_PAGES, Ids
-from regfs.providers.gitlab_tokens import JobToken, Kind, headers_for, kind_of
+from regfs.providers.gitlab_tokens import JobToken, Kind, Signer, headers_for, kind_of
+from regfs.registry.redirects import Origin
 from regfs.testing.contract_tools import manifest_of, tags_of
 from regfs.testing.images import make_image
 from regfs.testing.replies import Reply
@@ -328,6 +333,34 @@ def test_pages_by_number_are_followed_to_the_end(
     assert len(gitlab.asked()) == 4
 
 
+def test_pages_that_shift_while_they_are_read_name_nothing_twice(gitlab: FakeGitLab, as_whom: Open) -> None:
+    for number in range(4):
+        gitlab.push(f"team/app{number}", "v1")
+    gitlab.api.most = 2
+    rows, asked = gitlab.api._repository_rows, [0]
+
+    def shifted() -> list[dict[str, Any]]:
+        asked[0] += 1
+        found = rows()
+        return [{**found[0], "id": 1, "path": f"team/new{asked[0]}"}, *found] if asked[0] > 1 else found
+
+    gitlab.api._repository_rows = shifted  # type: ignore[method-assign]
+    found = as_whom(gitlab.token()).run(inside("team"))[1]
+    assert len(found) == len(set(found))
+    assert {f"team/app{number}" for number in range(4)} <= set(found)
+
+
+def test_below_a_project_there_is_what_its_images_lead_to_and_no_more(
+    gitlab: FakeGitLab, as_whom: Open
+) -> None:
+    gitlab.world.add_project("team/app")
+    gitlab.push("team/app/a/b", "v1")
+    harness = as_whom(gitlab.token())
+    assert harness.run(inside("team/app/a"))[1] == ["team/app/a/b"]
+    with pytest.raises(NotFound):
+        harness.run(inside("team/app/absent"))
+
+
 def test_pages_by_key_are_followed_to_the_end(gitlab: FakeGitLab, as_whom: Open) -> None:
     teams = [f"team{number}" for number in range(7)]
     for team in teams:
@@ -575,13 +608,14 @@ def test_a_thousand_refusals_ask_once_about_the_token(gitlab: FakeGitLab, as_who
 def test_an_expired_or_revoked_token_is_called_that(gitlab: FakeGitLab, as_whom: Open, state: str) -> None:
     gitlab.push("team/app", "v1")
     harness = as_whom(gitlab.token(state=state))
+    told = {"expired": "has expired: make", "revoked": "was revoked: make"}[state]
     for body in (
         manifest_of("team/app", "v1"),
         tags_of("team/app"),
         inside("team"),
         deletion("team/app", "v1"),
     ):
-        with pytest.raises(NotSignedIn, match=state) as raised:
+        with pytest.raises(NotSignedIn, match=told) as raised:
             harness.run(body)
         assert "glpat-" not in repr(raised.value) + str(raised.value)
 
@@ -805,6 +839,33 @@ def test_an_installation_under_a_path_works_without_being_told(tmp_path: Path) -
         assert set(gitlab.content()["team/app"]) == {"v2"}
         told = GitLabHarness(gitlab, gitlab.token(), tmp_path, (("api", f"{gitlab.url}/api/v4/"),))
         assert told.run(inside("team"))[1] == ["team/app", "team/b"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "base", "allowed"),
+    [
+        ("https://8.8.8.8", "http://8.8.4.4", False),
+        ("https://8.8.8.8", "https://10.0.0.1", False),
+        ("https://8.8.8.8", "https://127.0.0.1", False),
+        ("https://8.8.8.8", "https://169.254.169.254", False),
+        ("https://8.8.8.8", "https://8.8.4.4", True),
+        ("https://10.0.0.2", "https://10.0.0.1", True),
+        ("http://127.0.0.1", "http://127.0.0.1:1", True),
+    ],
+)
+def test_a_registry_sends_no_token_to_where_it_may_not_lead(
+    tmp_path: Path, registry: str, base: str, allowed: bool
+) -> None:
+    async def checked(*hosts: str) -> None:
+        connection = Connection("lab", registry, "gitlab", allow_hosts=hosts)
+        tools = Tools(None, HttpPolicy("regfs-tests"), time, tmp_path)
+        await Instance(connection, tools, Signer(connection, None))._check(base, Origin.of(registry))
+
+    if allowed:
+        trio.run(checked)
+        return
+    with pytest.raises(UnsafeTarget):
+        trio.run(checked)
 
 
 def test_reading_asks_the_api_nothing(gitlab: FakeGitLab, as_whom: Open) -> None:

@@ -109,7 +109,7 @@ def _abilities(made: Any, group: str) -> Abilities:
     from regfs import ports
 
     roles = (
-        (ports.OffersOAuth, ports.BringsCredentials, ports.RecognisesReplies)
+        (ports.OffersOAuth, ports.BringsCredentials, ports.RecognisesReplies, ports.SpellsPaths)
         if group == "provider"
         else (ports.RefinesKeychain, ports.SignsInWithPerson)
     )

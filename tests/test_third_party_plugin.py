@@ -289,8 +289,8 @@ def test_the_wheel_is_found_with_where_it_comes_from(stranger: Home, site: Path)
     lines = [line.split() for line in stranger.regfs("plugins", check=True).stdout.splitlines()]
     ours = [line for line in lines if "shelf" in line[1]]
     assert ours == [
-        ["provider", "shelf", "regfs-shelf", "1.2", "regfs_shelf:Shelf", "-", "ok"],
-        ["auth", "shelf-key", "regfs-shelf", "1.2", "regfs_shelf:ShelfKey", "-", "ok"],
+        ["provider", "shelf", "regfs-shelf", "1.2", "regfs_shelf:Shelf", "ok"],
+        ["auth", "shelf-key", "regfs-shelf", "1.2", "regfs_shelf:ShelfKey", "ok"],
     ]
     where = subprocess.run(
         [site / "bin" / "python", "-c", "import regfs; print(regfs.__file__)"],

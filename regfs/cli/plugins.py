@@ -30,7 +30,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         output.as_json([_as_dict(plugin, able) for plugin, able in found])
         return
-    heads = ("KIND", "NAME", "FROM", "ENTRY POINT", "CAN", "STATE")
+    heads = ("KIND", "NAME", "FROM", "ENTRY POINT", "STATE", "WHAT IT CAN DO, OR WHY NOT")
     output.table(heads, [_row(plugin, able) for plugin, able in found])
 
 
@@ -56,8 +56,9 @@ def new(name: str, folder: Path | None, kind: str) -> None:
 
 
 def _row(plugin: Plugin, able: Abilities | None) -> tuple[str, ...]:
-    can = ",".join([*able.capabilities, *able.roles]) if able else ""
-    return (plugin.group, plugin.name, plugin.origin, plugin.value or "-", can or "-", plugin.error or "ok")
+    said = plugin.error or ", ".join([*able.capabilities, *able.roles] if able else [])
+    state = "unusable" if plugin.error else "ok"
+    return (plugin.group, plugin.name, plugin.origin, plugin.value or "-", state, said)
 
 
 def _as_dict(plugin: Plugin, able: Abilities | None) -> dict[str, object]:

@@ -39,6 +39,7 @@ from regfs.ports import (
     RecognisesReplies,
     Recovers,
     Source,
+    SpellsPaths,
 )
 from regfs.reference import is_connection_name
 from regfs.testing.contract_capabilities import KINDS
@@ -138,6 +139,15 @@ class ProviderContract:
             said = _claimed(harness.provider, address)
             assert said.strip(), address
             assert _PASSWORD not in said, address
+
+    def test_a_path_is_spelled_once_and_its_tag_keeps_its_case(self, harness: ServiceHarness) -> None:
+        provider = harness.provider
+        if isinstance(provider, SpellsPaths):
+            for path in ("", "Team", "Team/App", f"{self.repository}/V1.0-RC"):
+                spelled = provider.spelled(path)
+                assert provider.spelled(spelled) == spelled, path
+                assert spelled.count("/") >= path.count("/"), path
+            assert provider.spelled(f"{self.repository}/V1.0-RC").endswith("/V1.0-RC")
 
     # ── what it asks ─────────────────────────────────────────────────────────────────────────────
 

@@ -81,24 +81,17 @@ class TestOciLayoutProvider(ProviderContract):
         return LayoutsHarness(OciLayoutProvider(), f"oci:{tmp_path / 'layouts'}", tmp_path)
 
 
-class ShelfHarness(ConnectionHarness):
-    def push(self, repository: str, tags: object, what: Pushable) -> None:
-        home = self.folder / "shelf" / repository
-        for name in ("tags", "blobs"):
-            (home / name).mkdir(parents=True, exist_ok=True)
-        for content in (*what.blobs, *what.manifests()):
-            (home / "blobs" / content.digest.file_name).write_bytes(content.raw)
-        for tag in tags:  # type: ignore[attr-defined]
-            (home / "tags" / tag).write_text(str(what.digest))
-
-
 class TestTheShelfOfTheDocumentation(ProviderContract):
     addresses: ClassVar[Mapping[str, tuple[str, str]]] = {"shelf:/srv/x/": ("shelf:/srv/x", "")}
     not_its_own = ("localhost:5000",)
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> ServiceHarness:
-        return ShelfHarness(example("shelf").ShelfProvider(), f"shelf:{tmp_path / 'shelf'}", tmp_path)
+        (tmp_path / "shelf").mkdir()
+        harness: ServiceHarness = example("harness").ShelfHarness(
+            example("shelf").ShelfProvider(), f"shelf:{tmp_path}/shelf", tmp_path
+        )
+        return harness
 
 
 # ── providers with a fault ───────────────────────────────────────────────────────────────────────

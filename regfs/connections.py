@@ -191,13 +191,16 @@ def all_connections(settings: Settings, store: ConnectionStore) -> tuple[Connect
     return tuple((configured | {n: c for n, c in stored.items() if n not in configured}).values())
 
 
-def find_connection(text: str, connections: Iterable[Connection]) -> tuple[Connection, str] | None:
+def find_connection(
+    text: str, connections: Iterable[Connection], username: str = ""
+) -> tuple[Connection, str] | None:
     """The connection that ``text`` begins with, by name or address, and what follows it, without slashes at its ends.
 
-    The longest match wins, so that of two accounts on a host each has its own namespaces; then a name before an address.
+    The longest match wins, so that of two accounts on a host each has its own namespaces; then a name before an address;
+    then the account of ``username``, where that is given; then the first.
     """
     wanted = _comparable(text)
-    candidates = tuple(connections)
+    candidates = sorted(connections, key=lambda known: bool(username) and known.username != username)
     best: tuple[int, Connection] | None = None
     for spelling in ("name", "address"):
         for connection in candidates:

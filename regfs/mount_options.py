@@ -169,6 +169,9 @@ _SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {
 }
 _CONNECTION: Final[Mapping[str, Callable[[str], object]]] = {
     "ca": _path,
+    "client_cert": _path,
+    "client_key": _path,
+    "username": values.text,
     "name": _name,
     "provider": values.word,
     "auth": values.word,

@@ -23,6 +23,7 @@ class Accounts:
     def __init__(self, connection: Connection, keychain: Keychain) -> None:
         self._connection = connection
         self._keychain = keychain
+        self._knower = keychain if isinstance(keychain, KnowsParts) else None
         self._lock = trio.Lock()
         self._learned: float | None = None
         self._parts: dict[str, Holder] = {}
@@ -40,10 +41,10 @@ class Accounts:
 
     async def at(self, repository: str) -> Holder:
         """The holder for ``repository``; empty: for the registry as a whole."""
-        if repository and isinstance(self._keychain, KnowsParts) and self._is_old():
+        if repository and self._knower is not None and self._is_old():
             async with self._lock:
                 if self._is_old():
-                    self._take(await self._keychain.parts(self._connection))
+                    self._take(await self._knower.parts(self._connection))
         return self.known(repository)
 
     def forget(self) -> None:

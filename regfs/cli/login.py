@@ -97,7 +97,9 @@ def _known(registry: str, name: str | None) -> Connection | None:
 
     wanted = name if name is not None else registry
     stored = {connection.name: connection for connection in ConnectionStore().load()}
-    return stored.get(wanted) or (_configured().get(wanted) if name is None else None)
+    found = stored.get(wanted) or (_configured().get(wanted) if name is None else None)
+    # A connection is often called as its host is, and then the host's name does not say which account is meant.
+    return None if found is not None and name is None and found.address == wanted else found
 
 
 def _configured() -> Mapping[str, Connection]:

@@ -58,6 +58,8 @@ def mount(
       credentials=FILE     user name and password for this mount
       insecure, ca=FILE    plain http or an unverified certificate; an own authority
       name=WORD            what the registry is called
+      username=USER        whose account, where there are several
+      client_cert=FILE, client_key=FILE   what is shown to the registry
       namespaces=A:B       folders to show where the registry refuses to list
       only=team/*          show nothing else
       allow_hosts=HOST     let HOST answer in the registry's place (once for each)
@@ -173,7 +175,8 @@ def _the_one(registry: str, known: tuple[Connection, ...], changes: Mapping[str,
     from regfs.cli.session import ad_hoc, under_other_name
     from regfs.connections import find_connection
 
-    found = find_connection(registry, known)
+    username = _text(changes.get("username")) or ""
+    found = find_connection(registry, known, username)
     if found is None:
         provider, address = plugins.normalised(registry, _text(changes.get("provider")))
         found = under_other_name(provider, address, known)
@@ -186,6 +189,8 @@ def _the_one(registry: str, known: tuple[Connection, ...], changes: Mapping[str,
             )
     else:
         connection = ad_hoc(address, provider)
+    if username not in ("", connection.username):
+        connection = replace(connection, account="")  # another user's sign-in
     return replace(connection, **changes)  # type: ignore[arg-type]  # each was read by its own rule
 
 

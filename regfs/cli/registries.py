@@ -14,6 +14,7 @@ from regfs.connection import Connection
 from regfs.errors import RegfsError
 
 if TYPE_CHECKING:
+    from regfs.auth.keychain import OrderedKeychain
     from regfs.ports import Credential, Keychain
 
 PATIENCE: Final = 5.0
@@ -68,7 +69,7 @@ def _list(*, as_json: bool) -> None:
         _print(reports)
 
 
-async def _ask_all(reports: list[Report], keychain: Keychain) -> None:
+async def _ask_all(reports: list[Report], keychain: OrderedKeychain) -> None:
     import trio
 
     with trio.move_on_after(PATIENCE):
@@ -77,13 +78,15 @@ async def _ask_all(reports: list[Report], keychain: Keychain) -> None:
                 nursery.start_soon(_ask, report, keychain)
 
 
-async def _ask(report: Report, keychain: Keychain) -> None:
+async def _ask(report: Report, keychain: OrderedKeychain) -> None:
     from regfs.cli.edge import leaf
     from regfs.cli.sources import OneCredential, check
     from regfs.errors import AccessDenied
+    from regfs.opening import with_provider_sources
     from regfs.ports import CredentialKind
 
     try:
+        keychain = with_provider_sources(report.connection, keychain)
         credential = await _credential(report, keychain)
         report.detail = f"no answer within {PATIENCE:.0f} s"
         # What a grant is renewed to has to be kept, and one credential alone keeps nothing.

@@ -14,9 +14,10 @@ from regfs.cli.edge import FAILED, OK, Advised
 from regfs.errors import AccessDenied, RegfsError
 
 if TYPE_CHECKING:
+    from regfs.auth.keychain import OrderedKeychain
     from regfs.cli.registries import Report
     from regfs.connection import Connection
-    from regfs.ports import Keychain, Source
+    from regfs.ports import Source
 
 PATIENCE: Final = 15.0
 """Seconds that a registry has for all its answers; all are asked at once."""
@@ -66,7 +67,7 @@ def _chosen(names: Sequence[str], connections: Sequence[Connection]) -> Sequence
     return [known[name] for name in dict.fromkeys(names)] if names else list(connections)
 
 
-async def _ask_all(reports: list[tuple[Report, Abilities]], keychain: Keychain) -> None:
+async def _ask_all(reports: list[tuple[Report, Abilities]], keychain: OrderedKeychain) -> None:
     import trio
 
     async with trio.open_nursery() as nursery:
@@ -74,7 +75,7 @@ async def _ask_all(reports: list[tuple[Report, Abilities]], keychain: Keychain) 
             nursery.start_soon(_ask, report, abilities, keychain)
 
 
-async def _ask(report: Report, abilities: Abilities, keychain: Keychain) -> None:
+async def _ask(report: Report, abilities: Abilities, keychain: OrderedKeychain) -> None:
     import trio
 
     from regfs.cli.edge import leaf
@@ -91,16 +92,14 @@ async def _ask(report: Report, abilities: Abilities, keychain: Keychain) -> None
         report.detail = f"{type(leaf(error)).__name__}: {leaf(error)}"
 
 
-async def _look(report: Report, abilities: Abilities, keychain: Keychain) -> None:
+async def _look(report: Report, abilities: Abilities, keychain: OrderedKeychain) -> None:
     from tempfile import gettempdir
 
-    from regfs.auth.keychain import OrderedKeychain
     from regfs.cli.registries import signed_in
     from regfs.cli.sources import CHECK_POLICY, opened
     from regfs.opening import with_provider_sources
 
-    if isinstance(keychain, OrderedKeychain):
-        keychain = with_provider_sources(report.connection, keychain)
+    keychain = with_provider_sources(report.connection, keychain)
     report.signed_in = await signed_in(report.connection, keychain)
     # Asking what can be deleted sends nothing; only a Source that may write says it.
     policy = replace(CHECK_POLICY, read_only=False)

@@ -135,12 +135,13 @@ class Transport(httpx.AsyncBaseTransport):
         proxy = proxy_for(origin, self._proxies) if self._proxies else None
         if proxy is not None:
             await self._guard.check_proxied(origin.host, origin.port)
-        place = authority(origin.scheme, origin.host, origin.port)
-        tls = await self._tls.key(place) if origin.scheme == "https" else ""
+        secure = origin.scheme == "https"
+        place = authority(origin.scheme, origin.host, origin.port) if secure else ""
+        tls = await self._tls.key(place) if secure else ""
         key = (origin.scheme, tls, proxy)
         pool = self._pools.get(key)
         if pool is None:
-            context = await self._tls.context(place) if origin.scheme == "https" else None
+            context = await self._tls.context(place) if secure else None
             to_proxy = await self._tls.context("") if proxy and proxy.startswith("https:") else None
             pool = self._pools.setdefault(key, self._make_pool(context, proxy, to_proxy))
         return pool

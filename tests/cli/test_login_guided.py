@@ -9,12 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from regfs.cli.prompts import merged
-from regfs.ports import Field
+from regfs.cli.signin import named
+from regfs.connection import Connection
+from regfs.connections import ConnectionStore
+from regfs.ports import Credential, CredentialKind, Field
 from tests.cli.keyrings import secret_of, secret_service
 from tests.cli.test_login import PASSWORD, Terminal, login, stored
 from tests.support import processes
@@ -170,3 +174,33 @@ def test_an_earlier_versions_sign_in_still_serves_and_a_new_one_takes_its_place(
     assert login(keyring_home, registry.address, PASSWORD).returncode == 0
     keyring_home.regfs("logout", "work", check=True)
     assert secret_of(keyring_home, registry.address) is None
+
+
+def test_another_user_at_a_host_that_the_first_account_is_called_after_gets_an_account_of_its_own(
+    tmp_path: Path,
+) -> None:
+    host = "registry.example.com"
+    store = ConnectionStore(tmp_path / "connections.json")
+    store.save(Connection(host, host, username="alice", account=host, only=("team/*",)))
+    bob, token = Credential("bob", "x"), Credential("", "x", CredentialKind.IDENTITY_TOKEN)
+
+    def name(username: str, credential: Credential | None) -> str:
+        return named(Connection(host, host, username=username), credential, store).name
+
+    assert name("bob", bob) == f"{host}_bob"
+    assert name("", token) == f"{host}_token"
+    assert name("", None) == host  # nobody replaces the only account
+    again = named(Connection(host, host, username="alice"), Credential("alice", "x"), store)
+    assert (again.name, again.account, again.only) == (host, host, ("team/*",))
+    store.save(Connection(f"{host}_bob", "other.example.com"))
+    assert name("bob", bob) == f"{host}_bob_2"
+    store.save(Connection("tokens", host, account="tokens"))
+    assert name("", token) == "tokens"
+    assert name("", None) == f"{host}_anonymous"
+
+
+def test_a_hosts_name_is_an_address_even_where_a_connection_is_called_so(home: Home) -> None:
+    home.regfs("registries", "add", "localhost", "localhost", check=True)
+    home.regfs("registries", "add", "work", "localhost", check=True)
+    assert "localhost is taken for" in home.regfs("login", "--anonymous", "localhost").stderr
+    assert "as 'work' has it" in home.regfs("login", "--anonymous", "work").stderr

@@ -77,6 +77,11 @@ def test_two_accounts_on_one_htpasswd_registry_by_user_name_alone_and_a_logout_o
         for row in json.loads(keyring_home.regfs("registries", "--json", check=True).stdout)
     }
     assert rows == {name: ("alice (keyring)", "ok"), f"{name}_bob": ("bob (keyring)", "ok")}
+    with mounted("-o", "username=bob", registry.address, home=keyring_home) as mount:
+        assert mount.list("team/app") == ["v1"]
+        assert mount.status()["registries"][0]["signed_in"] == "bob (keyring)"
+    with mounted("-o", "username=mallory", registry.address, home=keyring_home) as mount:
+        assert "Permission denied" in mount.run("LC_ALL=C ls team/app/v1").stderr
     ambiguous = keyring_home.regfs("logout", registry.address)
     assert ambiguous.returncode == 1
     assert f"{name}_bob" in ambiguous.stderr

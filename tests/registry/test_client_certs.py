@@ -293,6 +293,10 @@ def test_docker_registry_with_clientcas_is_mounted_by_a_certs_d_folder(
     laid(
         home.path / ".config/containers/certs.d", address, ca=authority.certificate, pair=clients.issue("me")
     )
+    pair = clients.issue("you")
+    for options in ([], ["-o", f"client_cert={pair.certificate},client_key={pair.key}"]):
+        with mounted(*options, address, home=home) as mount:
+            assert mount.list("team/app") == ["v1"]
     with mounted(address, home=home) as mount:
         assert (mount.path / "team/app/v1/digest").read_text().startswith("sha256:")
 

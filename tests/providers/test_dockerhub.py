@@ -239,7 +239,8 @@ def test_an_organisations_token_shows_that_organisation(hub: FakeHub) -> None:
     hub.orgs["alice"] = ("acme",)
 
     async def body(source: Source) -> None:
-        assert (await looked_into(source, "")).namespaces == ["library", "acme"]
+        assert await looked_into(source, "") == NamespacePage(["library", "acme"], [], "")
+        assert hub.asked() == [], "there is no other organisation to ask for"
         assert (await looked_into(source, "acme")).repositories == ["acme/app"]
         assert (await source.manifest("acme/app", "v1")).raw
 
@@ -411,8 +412,12 @@ def test_an_api_that_fails_is_no_empty_repository(hub: FakeHub) -> None:
     hub.failing["tags"] = 503
 
     async def body(source: Source) -> None:
-        with pytest.raises(ServerFailed):
+        with pytest.raises(ServerFailed) as caught:
             await tag_pages(source, "team/app")
+        assert caught.value.registry == "docker.io", "what to do about it names what was signed in to"
+        with pytest.raises(NotFound) as absent:
+            await source.manifest("team/app", "nosuch")
+        assert absent.value.registry == "docker.io"
 
     with_source(body, hub)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -208,7 +209,20 @@ def test_a_one_file_plugin_is_listed_and_mounted(home: Home, tmp_path: Path) -> 
         (tree / name).mkdir(parents=True)
     (tree / "tags" / "v1").write_text(str(image.digest))
     (tree / "blobs" / image.digest.file_name).write_bytes(image.manifest.raw)
+    bad = lay(folder, "bad.py", "raise ImportError('it needs what is not here')")
     listed = home.regfs("plugins", check=True).stdout
     assert f"{folder}/shelf.py" in listed
+    (line,) = [line for line in listed.splitlines() if str(bad) in line]
+    assert line.split()[-8:] == ["unusable", "ImportError:", "it", "needs", "what", "is", "not", "here"]
+    rows = {row["name"]: row for row in json.loads(home.regfs("plugins", "--json", check=True).stdout)}
+    assert rows["bad"]["group"] == "file"
+    assert "capabilities" not in rows["bad"]
+    generic = rows["generic"]
+    assert generic["capabilities"][:2] == ["ListsRepositories", "ResolvesTags"]
+    assert (generic["default_auth"], generic["many"], generic["fields"]) == ("challenge", True, [])
+    assert rows["basic"]["fields"][1] == {
+        "name": "password", "label": "Password or token", "secret": True, "required": True,
+    }  # fmt: skip
+    assert "OffersOAuth" in rows["gitlab"]["roles"]
     with mounted(f"shelf:{tmp_path / 'shelf'}", home=home) as mount:
         assert mount.read("team/app/v1/manifest.json") == image.manifest.raw

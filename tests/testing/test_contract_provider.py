@@ -176,7 +176,16 @@ class BrokenSource(V2Source):
                     logging.getLogger("regfs").debug("signed in with %s", SECRET)
                 case "another's error":
                     raise KeyError(reference)
+        if self.fault == "follows a redirect with its password":
+            await self._led_astray(f"{repository}/manifests/{reference}")
         return await super().manifest(repository, reference)  # type: ignore[arg-type]
+
+    async def _led_astray(self, target: str) -> None:
+        headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
+        async with httpx.AsyncClient(headers=headers, auth=(USER, SECRET)) as client:
+            reply = await client.get(f"{self.client.base}{target}")
+            if "location" in reply.headers:
+                await client.get(reply.url.join(reply.headers["location"]))
 
     async def tags(self, repository: str) -> AsyncIterator[TagPage]:
         if self.fault not in ("follows a link with its password", "follows links for ever"):
@@ -217,6 +226,7 @@ FAULTS = {
     "a secret in a log": "test_no_secret_shows_in_what_it_says_raises_or_logs",
     "another's error": "test_no_secret_shows_in_what_it_says_raises_or_logs",
     "follows a link with its password": "test_credentials_stay_on_their_host_and_whatever_leads_astray_comes_to_an_end",
+    "follows a redirect with its password": "test_credentials_stay_on_their_host_and_whatever_leads_astray_comes_to_an_end",
     "follows links for ever": "test_credentials_stay_on_their_host_and_whatever_leads_astray_comes_to_an_end",
 }
 """Each fault, and the test of the suite that has to fail for it."""

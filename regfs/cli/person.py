@@ -33,9 +33,7 @@ class Terminal:
         if code:
             self._show_qr(url)
         elif _has_browser():
-            import webbrowser
-
-            webbrowser.open(url)
+            _open_browser(url)
 
     def _show_qr(self, url: str) -> None:
         import segno
@@ -64,6 +62,14 @@ def sign_in(connection: Connection, answers: Mapping[str, str]) -> Credential | 
     server = provider.oauth(connection) if isinstance(provider, OffersOAuth) else None
     exchange = HttpExchange(connection, CHECK_POLICY)
     return trio.run(method.sign_in, connection, answers, server, exchange, Terminal())
+
+
+def _open_browser(url: str) -> None:
+    """Beside the sign-in: some browsers are waited for until they end, and must find us listening."""
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def _width() -> int:

@@ -154,7 +154,6 @@ class Lease:
     def __init__(self, room: Room, taken: int = 0) -> None:
         self._room = room
         self._number: int | None = None
-        self._recounted = taken > 0  # by a count that is not known here
         self._guard = threading.Lock()
         self.taken = taken
 
@@ -168,15 +167,17 @@ class Lease:
             number = self._room.take(wanted)
             if number is None:
                 raise OSError(errno.ENOSPC, "the cache has no room")
-            self._recounted = self._recounted or self._number not in (None, number)
             self._number = number
             self.taken += wanted
 
     def end(self, used: int) -> None:
-        """Give back all but ``used`` bytes. Where all was counted anew since, the next count does."""
+        """Give back all but ``used`` bytes. Where all was counted anew since the last were taken, the next count does.
+
+        What was taken before a count is in it, by `Room.grant` at the latest, so that not more is given than was counted.
+        """
         with self._guard:
             unused, self.taken = self.taken - used, min(self.taken, used)
-            if unused > 0 and self._number is not None and not self._recounted:
+            if unused > 0 and self._number is not None:
                 self._room.give(unused, self._number)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from regfs.connection import Connection
 from regfs.errors import NotFound
+from regfs.manifest import ACCEPT
 from regfs.ports import (
     Claim,
     Counts,
@@ -130,7 +131,7 @@ class Broken(GenericProvider):
         if claim is None:
             return Claim(address, confidence=100) if self.fault == "is sure of everything" else None
         if self.fault == "claims it otherwise the second time":
-            return Claim(f"{claim.address}.", claim.rest)
+            return Claim(f"x{claim.address}", claim.rest)
         if self.fault == "loses the rest":
             return Claim(claim.address)
         return claim
@@ -199,6 +200,8 @@ class BrokenSource(V2Source):
                 signs = url.host == first.host or self.fault == "follows a link with its password"
                 reply = await client.get(url, auth=(USER, SECRET) if signs else None)
                 yield TagPage([])
+                if self.fault != "follows links for ever" and url != first:
+                    return
                 link = reply.links.get("next")
                 url = url.join(link["url"]) if link else None
 

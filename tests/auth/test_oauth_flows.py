@@ -15,10 +15,13 @@ from trio.testing import MockClock
 
 from regfs.auth.oauth.grant import Grant, read_grant
 from regfs.auth.oauth.method import OAuth
+from regfs.auth.service import ServiceFlow
+from regfs.cli.sources import OneCredential
 from regfs.connection import Connection
 from regfs.errors import BadReply, CredentialError, NotSignedIn, RegfsError, UnsafeTarget
 from regfs.ports import Credential, CredentialKind, HttpPolicy, OAuthServer
 from regfs.registry.exchange import HttpExchange
+from regfs.registry.service import Service
 from tests.support import oauth_server
 from tests.support.oauth_server import Client
 
@@ -405,3 +408,27 @@ def test_a_stranger_in_a_private_network_is_asked_nothing_unless_the_user_named_
     assert server.requests == []
     named = Connection("reg", "192.0.2.7", options=(("oauth_issuer", server.issuer),))
     assert trio.run(HttpExchange(named, POLICY), request).status_code == 400
+
+
+# ── for who brings a Source of their own ─────────────────────────────────────────────────────────
+
+
+def test_a_strangers_api_is_asked_with_access_tokens_that_are_renewed_once_for_all(
+    server: oauth_server.OAuthServer,
+) -> None:
+    here = by_device(server)
+    kept = OneCredential(sign_in(here, Somebody(lambda _url, code: server.decide(code))).kept("keyring"))
+    server.end_access_tokens()
+
+    async def test() -> None:
+        keychain = OAuth().refined(here, kept, HttpExchange(here, POLICY))
+        service = Service(here, server.issuer, POLICY, ServiceFlow(here, keychain, server.issuer))
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(service.request, "GET", "api")
+        await service.aclose()
+
+    trio.run(test)
+    assert [result for grant, result in server.asked if grant == "refresh_token"] == ["ok"]
+    assert kept.credential is not None
+    assert read_grant(kept.credential).refresh_token == server.families[0].refresh

@@ -181,6 +181,10 @@ class OAuthServer:
         self.requests.append(f"{method} {url.path}")
         if method == "GET" and url.path.startswith("/.well-known/"):
             return self._metadata(url.path.removeprefix("/.well-known/"))
+        if method == "GET" and url.path == "/api":
+            scheme, _, token = headers.get("Authorization", "").partition(" ")
+            good = scheme == "Bearer" and self.is_good(token)
+            return (200, {"good": True}, "") if good else (401, {"message": "sign in"}, "")
         if method == "GET" and url.path == "/authorize":
             return self._authorize(dict(parse_qsl(url.query)))
         if method != "POST" or url.path not in ("/token", "/device_authorization") or url.query:

@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ref": ("regfs.cli.ref:ref", "Print the full reference of a path."),
     "rm": ("regfs.cli.rm:rm", "Delete tags, each one alone."),
     "login": ("regfs.cli.login:login", "Sign in to a registry and remember it."),
+    "reconnect": ("regfs.cli.reconnect:reconnect", "Sign in again to a registry that you have."),
     "logout": ("regfs.cli.logout:logout", "Forget a registry and its credentials."),
     "registries": ("regfs.cli.registries:registries", "List your registries, and which answer."),
     "docker-login": ("regfs.cli.docker_login:docker_login", "Hand a registry's credentials to Docker."),

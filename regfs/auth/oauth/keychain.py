@@ -1,8 +1,7 @@
 """The keychain that flows ask on an OAuth connection: access tokens for the grant that is kept, renewed in one place.
 
-A grant is sent to the token endpoint that it came from, and nowhere else. One renewal serves all who wait for it, flies
-on its own (its end must be kept, whoever has stopped waiting), and excludes other processes by a file's lock; what they
-kept meanwhile is looked at before anything is asked, and once more where a refresh token is refused.
+A grant is sent to the token endpoint that it came from alone. One renewal serves all who wait, flies on its own (its end
+must be kept, whoever stopped waiting), and excludes other processes by a file's lock; what they kept is looked at first.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ LOOK_AGAIN: Final = 30.0
 """Seconds after which a sign-in that has ended is looked for anew where it is kept."""
 PAUSE: Final = 5.0
 MAX_PAUSE: Final = 300.0
-_LIMIT: Final = 50.0
-_REMEMBERED: Final = 8
+_LIMIT, _REMEMBERED = 50.0, 8
 
 
 @runtime_checkable
@@ -107,8 +105,7 @@ class GrantKeychain:
         self._old: deque[Grant] = deque()
 
     async def get(self, connection: Connection) -> Credential | None:
-        """An access token as an ordinary credential. Raises SignInEnded where only a person can help, CredentialError,
-        and what `Exchange` raises where none could be had."""
+        """An access token as an ordinary credential. Raises SignInEnded, CredentialError, and what `Exchange` raises."""
         state = self._state
         if state.grant is None or not state.grant.is_fresh(self._now()):
             self._raise_known()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from regfs.auth.oauth.messages import ClientAuth, OAuthError
     from regfs.auth.oauth.settings import Settings
 
-_FIELDS: Final = (Field("oauth_client_id", "Client id", help="The id of a client application of yours there."),)
+_FIELDS: Final = (
+    Field("oauth_client_id", "Client id", help="The id of a client application of yours there."),
+)
 
 
 class OAuth:

@@ -37,8 +37,7 @@ FRUITLESS: Final = 600.0
 """Seconds for which a refusal leads to no renewal where the last one was refused too."""
 LOOK_AGAIN: Final = 30.0
 """Seconds after which a sign-in that has ended is looked for anew where it is kept."""
-PAUSE: Final = 5.0
-MAX_PAUSE: Final = 300.0
+PAUSE, MAX_PAUSE = 5.0, 300.0
 _LIMIT, _REMEMBERED = 50.0, 8
 
 

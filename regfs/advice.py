@@ -126,6 +126,7 @@ def _host(error: errors.RegfsError) -> str:
 _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str]]] = {
     errors.NotFound: _not_found,
     errors.NotSignedIn: _not_signed_in,
+    errors.CredentialRefused: _not_signed_in,
     errors.SignInEnded: _sign_in_ended,
     errors.Forbidden: _forbidden,
     errors.ListingRefused: _listing_refused,

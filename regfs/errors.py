@@ -6,7 +6,8 @@ says what a person can do next.
 RegfsError
 ├── NotFound                    there is no such name, tag, repository or digest
 ├── AccessDenied
-│   ├── NotSignedIn             401: no credentials, or credentials that are not taken
+│   ├── NotSignedIn             401: there are no credentials
+│   │   ├── CredentialRefused   credentials that the registry does not take
 │   │   └── SignInEnded         a sign-in that was kept is good no longer, and only a person can renew it
 │   ├── Forbidden               403: signed in, but not allowed
 │   └── ListingRefused          the registry does not let this caller list what it holds
@@ -75,6 +76,10 @@ class AccessDenied(RegfsError):
 
 class NotSignedIn(AccessDenied):
     """401: there are no credentials, or the registry does not take them."""
+
+
+class CredentialRefused(NotSignedIn):
+    """The registry does not take the credentials: whatever it answers to them says nothing about names."""
 
 
 class SignInEnded(NotSignedIn):

@@ -26,6 +26,7 @@ from regfs.auth.challenges import Challenge, parse_challenges
 from regfs.auth.words import words_of
 from regfs.errors import (
     BadReply,
+    CredentialRefused,
     Forbidden,
     NotSignedIn,
     RateLimited,
@@ -225,10 +226,10 @@ def wrong_credential(credential: Credential | None, words: str = "", registry: s
         )
     origin = f", from {credential.origin}" if credential.origin else ""
     if credential.kind is not CredentialKind.PASSWORD:
-        return NotSignedIn(
+        return CredentialRefused(
             f"the {credential.kind.value} is not taken any more{origin}", words=words, registry=registry
         )
-    return NotSignedIn(
+    return CredentialRefused(
         f"wrong user name or password (for {_who(credential)}{origin})", words=words, registry=registry
     )
 

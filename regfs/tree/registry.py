@@ -13,11 +13,13 @@ from regfs.connection import Connection
 from regfs.digest import Digest
 from regfs.errors import (
     AccessDenied,
+    CredentialRefused,
     DeletionDisabled,
     NotEmpty,
     NotFound,
     Refused,
     RegfsError,
+    SignInEnded,
     Unsupported,
 )
 from regfs.manifest import Descriptor, Manifest
@@ -54,6 +56,8 @@ class Registry(Knowledge):
         """Folders being listed for whoever reads them: `regfs.tree.incoming`."""
         self._deletions = Flights(deadline * 4)
         self._disabled: DeletionDisabled | None = None
+        self._denied: dict[tuple[str, str], AccessDenied] = {}
+        """What was said of tags that are being settled, should they prove to be nothing else."""
 
     def start(self, nursery: trio.Nursery) -> None:
         """Fetch in ``nursery`` from now on."""
@@ -86,7 +90,14 @@ class Registry(Knowledge):
         role = await self._settle_by_name(repository, name, together=together)
         if role is None and failure is not None and not isinstance(failure, AccessDenied):
             raise failure
-        return role or await self._settle_by_catalog(repository, path)
+        try:
+            return role or await self._settle_by_catalog(repository, path)
+        except NotFound:
+            if (repository, name) in self._denied and await self._lists_as_repository(repository):
+                raise self._denied[repository, name].with_traceback(None) from None
+            raise
+        finally:
+            self._denied.pop((repository, name), None)
 
     def _is_rather_a_namespace(self, parent: str) -> bool:
         """Whether a name in ``parent`` is asked for as a namespace before all else, where namespaces are listed."""
@@ -167,10 +178,19 @@ class Registry(Knowledge):
             await self.contents.resolve(repository, tag)
         except NotFound:
             return Answer.NO
-        except AccessDenied:
+        except AccessDenied as denied:
+            _raise_if_telling(denied)
+            self._denied[repository, tag] = denied
             return Answer.UNKNOWN
         self.prove(repository)
         return Answer.YES
+
+    async def _lists_as_repository(self, path: str) -> bool:
+        """Whether the registry lists ``path`` as a repository: what it denies of that is not for want of the name."""
+        if self.repository_answer(path) is Answer.UNKNOWN and self.catalog.by_namespace:
+            with suppress(RegfsError):
+                await self.catalog.get(path)
+        return self.repository_answer(path) is Answer.YES
 
     async def _ask_repository(self, path: str) -> Answer:
         answer = self.repository_answer(path)
@@ -180,7 +200,8 @@ class Registry(Knowledge):
             await self.tags.exists(path)
         except NotFound:
             return Answer.NO
-        except AccessDenied:
+        except AccessDenied as denied:
+            _raise_if_telling(denied)
             return Answer.UNKNOWN
         if self.graves.is_hidden(path) and not self.living_tags(await self.tags.get(path), path):
             return Answer.NO
@@ -371,6 +392,12 @@ class Registry(Knowledge):
             folders.append(parent)
             parent = parent.rpartition("/")[0]
         self.graves.hide(repository, folders)
+
+
+def _raise_if_telling(denied: AccessDenied) -> None:
+    """Raise a denial that says nothing about names: many registries deny what they do not hold, but not so these."""
+    if isinstance(denied, CredentialRefused | SignInEnded):
+        raise denied
 
 
 async def _first(*asks: tuple[Role, Callable[[], Awaitable[Answer]]]) -> Role | None:

@@ -91,6 +91,7 @@ def test_a_protected_tag_stays_and_the_rule_is_named(gitlab: FakeGitLab, home: H
     ("scopes", "command", "told"),
     [
         ("read_registry", "ls", "GitLab wants api or read_api"),
+        ("read_api", "cat team/app/v1/manifest.json", "lacks the scope read_registry"),
         ("read_api", "ls team/app; cat team/app/v1/manifest.json", "lacks the scope read_registry"),
         ("read_api read_registry", "rm -r team/app/v1", "GitLab wants api"),
     ],

@@ -10,7 +10,17 @@ from tests.test_imports import GROUND, ROOMS
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 WORDS = sorted(set(re.findall(r"`([^`\s]+)`", PAGE)))
-PLACES = ("", "regfs", "regfs/tree", "regfs/registry", "regfs/testing", "regfs/fuse", "tests/tree", "docs")
+PLACES = (
+    "",
+    "regfs",
+    "regfs/tree",
+    "regfs/cache",
+    "regfs/registry",
+    "regfs/testing",
+    "regfs/fuse",
+    "tests/tree",
+    "docs",
+)
 TO_COME = {"layers/", "rootfs/", "referrers/", "oci/"}
 
 

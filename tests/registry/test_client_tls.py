@@ -143,7 +143,7 @@ def test_insecure_takes_any_certificate(authority: CertificateAuthority) -> None
 @pytest.mark.parametrize("how", ["ca", "insecure"])
 def test_a_hosts_own_policy_serves_no_other_host(authority: CertificateAuthority, how: str) -> None:
     async def body(client: Client) -> None:
-        assert isinstance(await failure(client.request("GET", "blob")), TlsFailed)
+        assert isinstance(await failure(client.request("GET", "blob", abroad=True)), TlsFailed)
 
     with HttpServer(ok, tls=serving(authority.issue())) as other:
         away = f"https://127.0.0.1:{other.port}/"
@@ -351,7 +351,7 @@ def test_what_was_lost_over_https_is_not_tried_in_plain(authority: CertificateAu
 
 def test_a_redirect_to_a_dead_host_says_nothing_about_the_scheme() -> None:
     async def body(client: Client) -> None:
-        error = await failure(client.request("GET", "x"))
+        error = await failure(client.request("GET", "x", abroad=True))
         assert isinstance(error, ConnectionFailed)
         assert "localhost:1" in str(error)
         assert client.base.startswith("http:")

@@ -236,7 +236,9 @@ class Stream(httpcore.AsyncNetworkStream):
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
             return TlsFailed(explain(self._where, cause), speaks_tls=True, registry=self._where)
         if self._fresh and isinstance(self._stream, trio.SSLStream):
-            return otherwise(f"{_reason(error)}, right after the TLS handshake: it may want a client certificate")
+            return otherwise(
+                f"{_reason(error)}, right after the TLS handshake: it may want a client certificate"
+            )
         return otherwise(_reason(error))
 
     def _socket(self) -> trio.socket.SocketType:

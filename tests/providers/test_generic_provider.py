@@ -124,7 +124,9 @@ def test_the_forge_of_the_documentation_lists_by_its_own_api(
         listed(opened(provider, forge, tmp_path))
 
 
-def test_the_forge_of_the_documentation_is_sure_of_its_hosts_and_takes_another_only_when_it_is_named() -> None:
+def test_the_forge_of_the_documentation_is_sure_of_its_hosts_and_takes_another_only_when_it_is_named() -> (
+    None
+):
     provider = example("forge").ForgeProvider()
     for mine in ("forge.example", "https://EU.forge.example/team/app", "eu.forge.example:8443"):
         assert provider.claim(mine).confidence == 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -124,6 +124,11 @@ class Manifest:
         """True where the config is an image's: an artifact (a chart, an SBOM) has another type there."""
         return self.config is not None and self.config.media_type in CONFIG_TYPES
 
+    def as_referrer(self) -> Descriptor:
+        """The descriptor that a list of referrers has for it: distribution-spec 1.1, "Listing Referrers"."""
+        kind = self.artifact_type or (self.config.media_type if self.config is not None else "")
+        return replace(self.descriptor, artifact_type=kind, annotations=self.annotations)
+
     def platforms(self) -> Iterator[tuple[str, Descriptor]]:
         """Name and descriptor of each platform of an index, each name once, in the order in which names first come.
 
@@ -186,6 +191,9 @@ class _ConfigShape(msgspec.Struct):
 
 
 _MANIFEST_DECODER: Final = msgspec.json.Decoder(_ManifestShape)
+_OBJECT_DECODER: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY_DECODER: Final = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_DESCRIPTOR_DECODER: Final = msgspec.json.Decoder(_DescriptorShape)
 _CONFIG_DECODER: Final = msgspec.json.Decoder(_ConfigShape)
 
 
@@ -212,6 +220,31 @@ def parse_manifest(raw: bytes, media_type: str, digest: Digest) -> Manifest:
         artifact_type=shape.artifact_type or "",
         annotations=shape.annotations or {},
     )
+
+
+def parse_entries(raw: bytes, most: int = _MAX_DESCRIPTORS) -> tuple[list[Descriptor], int]:
+    """The entries of an index, each judged by itself: those that can be used, and how many cannot be.
+
+    Raises BadReply for what is no index, TooLarge for one of more than ``most`` entries.
+    """
+    try:
+        listed = _OBJECT_DECODER.decode(raw)
+        entries = _ARRAY_DECODER.decode(listed["manifests"]) or []
+    except KeyError:
+        raise BadReply("the list of manifests is no index") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadReply(f"the list of manifests is not valid: {str(error)[:200]}") from error
+    if len(entries) > most:
+        raise TooLarge(f"an index of {len(entries)} manifests is over the limit of {most}")
+    found = [descriptor for descriptor in map(_entry, entries) if descriptor is not None]
+    return found, len(entries) - len(found)
+
+
+def _entry(raw: msgspec.Raw) -> Descriptor | None:
+    try:
+        return _descriptor(_DESCRIPTOR_DECODER.decode(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadReply, Unsupported):
+        return None
 
 
 def config_created(raw: bytes) -> datetime | None:

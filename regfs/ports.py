@@ -165,17 +165,26 @@ class ResolvesTags(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReferrerPage:
-    """One page of what refers to a manifest: descriptors with their ``artifactType`` and annotations."""
+    """One page of what refers to a manifest: descriptors with their ``artifactType`` and annotations.
+
+    ``dropped``: how many more it told of that cannot be used.
+    """
 
     referrers: Sequence[Descriptor]
+    dropped: int = 0
 
 
 @runtime_checkable
 class ListsReferrers(Protocol):
     """Capability: says which manifests refer to one (signatures, SBOMs, attestations)."""
 
-    def referrers(self, repository: str, digest: Digest) -> AsyncIterator[ReferrerPage]:
-        """What refers to that manifest, page by page; nothing where nothing does. Raises what a Source raises."""
+    def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """What refers to that manifest, each once, page by page; of that ``artifactType`` alone where one is given.
+
+        Nothing where nothing does, or where there is no such manifest. Raises what a Source raises.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _CONNECTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MAX_CONNECTION_NAME: Final = 128
-_FALLBACK_TAG: Final = re.compile(r"[a-z0-9]+-[0-9a-f]{64}")
+_FALLBACK_TAG: Final = re.compile(r"[a-z0-9]{1,32}-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 MAX_REPOSITORY: Final = 255
 """The longest ``host/name`` that clients accept; longer names are 500 on some registries."""
@@ -51,8 +51,16 @@ def is_tag(text: str) -> bool:
 
 
 def is_fallback_tag(text: str) -> bool:
-    """Say whether ``text`` is a referrers fallback tag (``sha256-HEX``), which clients keep for themselves."""
+    """Say whether ``text`` is a tag that clients keep for themselves, to find what refers to a manifest.
+
+    ``sha256-HEX``: OCI distribution-spec 1.1, "Referrers Tag Schema"; with ``.sig``, ``.att``, ``.sbom`` behind: cosign's.
+    """
     return _FALLBACK_TAG.fullmatch(text) is not None
+
+
+def fallback_tag(digest: Digest) -> str:
+    """The tag that holds the index of what refers to a manifest, where the registry keeps none (at the same place)."""
+    return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
 
 
 @dataclass(frozen=True, slots=True)

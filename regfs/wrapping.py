@@ -26,10 +26,12 @@ from regfs.ports import (
     DeletesTags,
     Deletion,
     ListsNamespaces,
+    ListsReferrers,
     ListsRepositories,
     Metered,
     NamespacePage,
     RawManifest,
+    ReferrerPage,
     ResolvesTags,
     Source,
     TagPage,
@@ -161,6 +163,20 @@ class _ListsNamespaces:
                 yield NamespacePage(namespaces, source.shown(page.repositories), page.partial)
 
 
+class _ListsReferrers:
+    def __init__(self, inner: ListsReferrers, source: WrappedSource) -> None:
+        self._inner, self._source = inner, source
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        self._source.admit(repository)
+        pages = self._inner.referrers(repository, digest, artifact_type)
+        async with aclosing(self._source.each(pages)) as each:
+            async for page in each:
+                yield page
+
+
 class _Resolves:
     def __init__(self, inner: ResolvesTags, source: WrappedSource) -> None:
         self._inner, self._source = inner, source
@@ -194,6 +210,7 @@ class _DeletesRepositories:
 _WRAPPERS: Final[Mapping[type, Callable[[Any, WrappedSource], object]]] = {
     ListsRepositories: _Lists,
     ListsNamespaces: _ListsNamespaces,
+    ListsReferrers: _ListsReferrers,
     ResolvesTags: _Resolves,
     DeletesTags: _Deletes,
     DeletesRepositories: _DeletesRepositories,
@@ -203,7 +220,9 @@ _WRAPPERS: Final[Mapping[type, Callable[[Any, WrappedSource], object]]] = {
 class ReadOnlySource(WrappedSource):
     """Hands out no capability that could change the registry, nor one that this version does not know."""
 
-    _READS: Final = frozenset({ListsRepositories, ListsNamespaces, ResolvesTags, Metered, DatesTags, Counts})
+    _READS: Final = frozenset(
+        {ListsRepositories, ListsNamespaces, ListsReferrers, ResolvesTags, Metered, DatesTags, Counts}
+    )
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
         """See `Source.capability`."""

@@ -218,7 +218,7 @@ def test_a_one_file_plugin_is_listed_and_mounted(home: Home, tmp_path: Path) -> 
     assert rows["bad"]["group"] == "file"
     assert "capabilities" not in rows["bad"]
     generic = rows["generic"]
-    assert generic["capabilities"][:2] == ["ListsRepositories", "ResolvesTags"]
+    assert generic["capabilities"][:2] == ["ListsRepositories", "ListsReferrers"]
     assert (generic["default_auth"], generic["many"], generic["fields"]) == ("challenge", True, [])
     assert rows["basic"]["fields"][1] == {
         "name": "password", "label": "Password or token", "secret": True, "required": True,

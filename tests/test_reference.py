@@ -82,7 +82,10 @@ def test_names_that_regfs_keeps_for_itself_can_be_no_ones_else(name: str) -> Non
 
 def test_a_fallback_tag_is_known_by_its_form() -> None:
     assert is_fallback_tag(DIGEST.file_name)
-    assert not is_fallback_tag(DIGEST.file_name + ".sig")
+    for cosigns in (".sig", ".att", ".sbom"):
+        assert is_fallback_tag(DIGEST.file_name + cosigns)
+    for no_fallback in (".txt", "-sig", ".sig.sig", "0"):
+        assert not is_fallback_tag(DIGEST.file_name + no_fallback)
     assert not is_fallback_tag("v1")
 
 

@@ -14,6 +14,7 @@ from regfs.ports import (
     DeletesTags,
     Field,
     ListsNamespaces,
+    ListsReferrers,
     Metered,
     ResolvesTags,
 )
@@ -58,6 +59,7 @@ class DockerHubProvider:
     many = True
     capabilities: Sequence[type] = (
         ListsNamespaces,
+        ListsReferrers,
         ResolvesTags,
         Metered,
         DatesTags,

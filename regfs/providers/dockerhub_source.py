@@ -33,9 +33,11 @@ from regfs.ports import (
     DeletesTags,
     Deletion,
     ListsNamespaces,
+    ListsReferrers,
     Metered,
     NamespacePage,
     RawManifest,
+    ReferrerPage,
     ResolvesTags,
     TagPage,
 )
@@ -44,6 +46,7 @@ from regfs.providers.dockerhub_api import HubApi, is_organisation_token
 from regfs.providers.dockerhub_pulls import PullClient
 from regfs.reference import TagOrDigest, is_component, is_repository
 from regfs.registry.journal import Journal
+from regfs.registry.referrers import Referrers
 from regfs.registry.v2 import V2Source
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class HubSource(V2Source):
 
     def __init__(self, connection: Connection, client: PullClient, journal: Journal, api: HubApi) -> None:
         super().__init__(NAME, client, journal, tag_delete="native")
+        self._referrers = Referrers(NAME, client, self._held)
         self._pulls = client
         self._api = api
         self._connection = connection
@@ -78,7 +82,7 @@ class HubSource(V2Source):
         """Lists by namespace, dates, resolves and deletes tags, is metered, counts; see `regfs.ports.Source`."""
         if kind is DeletesTags:
             return None if self._client.read_only else cast("C", _Deletes(self, repository))
-        if kind in (ListsNamespaces, ResolvesTags, DatesTags, Metered, Counts):
+        if kind in (ListsNamespaces, ListsReferrers, ResolvesTags, DatesTags, Metered, Counts):
             return cast("C", self)
         return None
 
@@ -268,6 +272,21 @@ class HubSource(V2Source):
                 return await super().manifest(full, reference)
             except AccessDenied as error:
                 raise await self._denied(full, error) from error
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """See `ListsReferrers.referrers`."""
+        with of_the_hub():
+            listed = super().referrers(await self.canonical(repository), digest, artifact_type)
+            async with aclosing(cast("AsyncGenerator[ReferrerPage, None]", listed)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _held(self, repository: str, tag: TagOrDigest) -> RawManifest:
+        """A manifest that mostly is not there: looking for it is no pull."""
+        await self.resolve(repository, str(tag))
+        return await self.manifest(repository, tag)
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
         """See `ResolvesTags.resolve`: by HEAD, which is no pull."""

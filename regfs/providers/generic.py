@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from regfs.ports import Claim, Counts, DeletesTags, Field, ListsRepositories, Recovers, ResolvesTags
+from regfs.ports import (
+    Claim,
+    Counts,
+    DeletesTags,
+    Field,
+    ListsReferrers,
+    ListsRepositories,
+    Recovers,
+    ResolvesTags,
+)
 from regfs.reference import Address
 
 if TYPE_CHECKING:
@@ -31,7 +40,14 @@ class GenericProvider:
     title = "Docker V2 / OCI registry"
     default_auth = "challenge"
     many = True
-    capabilities: Sequence[type] = (ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts)
+    capabilities: Sequence[type] = (
+        ListsRepositories,
+        ListsReferrers,
+        ResolvesTags,
+        DeletesTags,
+        Recovers,
+        Counts,
+    )
     """What its Sources hand out on a mount that may write."""
 
     hosts: Sequence[str] = ()

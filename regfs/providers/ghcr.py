@@ -18,6 +18,7 @@ from regfs.ports import (
     DeletesTags,
     Field,
     ListsNamespaces,
+    ListsReferrers,
     OAuthServer,
     Recovers,
     ResolvesTags,
@@ -97,7 +98,15 @@ class GhcrProvider(GenericProvider):
     name = "ghcr"
     title = "GitHub container registry"
     hosts = ("ghcr.io",)
-    capabilities = (ListsNamespaces, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts)
+    capabilities = (
+        ListsNamespaces,
+        ListsReferrers,
+        ResolvesTags,
+        DatesTags,
+        DeletesTags,
+        Recovers,
+        Counts,
+    )
 
     @property
     def fields(self) -> Sequence[Field]:

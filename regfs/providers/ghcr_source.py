@@ -33,6 +33,7 @@ from regfs.ports import (
     NamespacePage,
     RawManifest,
     Recovers,
+    ReferrerPage,
     TagFacts,
     TagPage,
     Tools,
@@ -221,6 +222,15 @@ class GhcrSource(V2Source):
         """As `V2Source.manifest`."""
         async with self._explained():
             return await super().manifest(repository, reference)
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """As `V2Source.referrers`. Where others say 404, ghcr.io leads to its web pages (303): then the tag is asked."""
+        listed = super().referrers(repository, digest, artifact_type)
+        async with aclosing(cast("AsyncGenerator[ReferrerPage, None]", listed)) as pages, self._explained():
+            async for page in pages:
+                yield page
 
     async def _resolve(self, repository: str, reference: TagOrDigest) -> Descriptor:
         async with self._explained():

@@ -12,6 +12,7 @@ from regfs.ports import (
     DeletesTags,
     Field,
     ListsNamespaces,
+    ListsReferrers,
     OAuthServer,
     ResolvesTags,
 )
@@ -44,7 +45,7 @@ class GitLabProvider(GenericProvider):
     name = "gitlab"
     title = "GitLab"
     hosts = (REGISTRY_OF_GITLAB_COM, "gitlab.com")
-    capabilities = (ListsNamespaces, ResolvesTags, DeletesTags, Counts)
+    capabilities = (ListsNamespaces, ListsReferrers, ResolvesTags, DeletesTags, Counts)
 
     @property
     def fields(self) -> Sequence[Field]:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from regfs.digest import Digest
 from regfs.errors import AccessDenied, BadReply, Forbidden, NotFound, NotSignedIn, RegfsError
 from regfs.manifest import Descriptor
-from regfs.ports import Counts, DeletesTags, ListsNamespaces, RawManifest, ResolvesTags, TagPage
+from regfs.ports import (
+    Counts,
+    DeletesTags,
+    ListsNamespaces,
+    ListsReferrers,
+    RawManifest,
+    ReferrerPage,
+    ResolvesTags,
+    TagPage,
+)
 from regfs.providers.gitlab_api import Tag
 from regfs.providers.gitlab_delete import TagDeletions
 from regfs.providers.gitlab_reasons import Reasons
@@ -41,12 +50,13 @@ class GitLabSource(V2Source):
         self._deletions = TagDeletions(name, instance, signer, names, self)
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """Lists namespaces, resolves and deletes tags, counts; see `regfs.ports.Source`."""
+        """Lists namespaces and referrers, resolves and deletes tags, counts; see `regfs.ports.Source`."""
         if kind is ListsNamespaces:
             return cast("C", self._names)
         if kind is DeletesTags and not self.client.read_only:
             return cast("C", self._deletions.for_repository(repository))
-        return super().capability(kind, repository) if kind in (ResolvesTags, Counts) else None
+        reads = (ResolvesTags, ListsReferrers, Counts)
+        return super().capability(kind, repository) if kind in reads else None
 
     def counters(self) -> Mapping[str, int]:
         """What was asked of the registry and of the API together."""
@@ -120,6 +130,18 @@ class GitLabSource(V2Source):
             names = [name for name in dict.fromkeys(tag.name for tag in page) if name not in seen]
             seen.update(names)
             yield TagPage(names)
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """As `V2Source.referrers`, a refusal with its reason."""
+        listed = super().referrers(repository, digest, artifact_type)
+        try:
+            async with aclosing(cast("AsyncGenerator[ReferrerPage, None]", listed)) as pages:
+                async for page in pages:
+                    yield page
+        except AccessDenied as error:
+            raise await self._reasons.of(error, repository) from error
 
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
         """As `V2Source.manifest`, a refusal with its reason."""

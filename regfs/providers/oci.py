@@ -35,8 +35,10 @@ from regfs.ports import (
     DeletesTags,
     Deletion,
     Field,
+    ListsReferrers,
     ListsRepositories,
     RawManifest,
+    ReferrerPage,
     ResolvesTags,
     TagPage,
 )
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from regfs.connection import Connection
     from regfs.ports import Source, Tools
     from regfs.providers.oci_layout import Index, Layout, OpenBlob
+    from regfs.providers.oci_referrers import Subjects
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -71,7 +74,7 @@ class OciLayoutProvider:
     title = "Folder of OCI image layouts"
     default_auth = "anonymous"
     many = True
-    capabilities: Sequence[type] = (ListsRepositories, ResolvesTags, DeletesTags, Counts)
+    capabilities: Sequence[type] = (ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Counts)
 
     @property
     def fields(self) -> Sequence[Field]:
@@ -115,6 +118,7 @@ class OciLayoutSource:
         self._lock = threading.Lock()
         self._counters: Counter[str] = Counter()
         self._indexes: OrderedDict[str, tuple[tuple[int, int, int], Index]] = OrderedDict()
+        self._referred: OrderedDict[str, tuple[Index, Subjects]] = OrderedDict()
 
     async def check(self) -> None:
         """Look whether the folder can be read. Raises ConnectionFailed: it is not there; NotARegistry; Forbidden."""
@@ -140,11 +144,12 @@ class OciLayoutSource:
         return self._blob(repository, descriptor, start, stop)
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:  # noqa: ARG002 - one answer for all repositories
-        """Lists repositories, resolves and deletes tags, counts."""
+        """Lists repositories and referrers, resolves and deletes tags, counts."""
         if kind is DeletesTags and self._read_only:
             return None
         made: Mapping[type, Callable[[OciLayoutSource], object]] = {
             ListsRepositories: _Lists,
+            ListsReferrers: _ListsReferrers,
             ResolvesTags: _Resolves,
             DeletesTags: _Deletes,
             Counts: _Counts,
@@ -208,6 +213,25 @@ class OciLayoutSource:
             self._indexes[repository] = fingerprint, index
             while len(self._indexes) > _INDEXES:
                 self._indexes.popitem(last=False)
+
+    def _subjects(self, repository: str) -> Subjects:
+        """What refers to what, by index.json as it is now."""
+        from regfs.providers.oci_referrers import subjects_of
+
+        index = self._index(repository)
+        known = self._referred.get(repository)
+        if known is not None and known[0] is index:
+            return known[1]
+        try:
+            subjects = subjects_of(self._layout(repository), index)
+        except RegfsError as error:
+            error.registry = self.name
+            raise
+        with self._lock:
+            self._referred[repository] = index, subjects
+            while len(self._referred) > _INDEXES:
+                self._referred.popitem(last=False)
+        return subjects
 
     def _manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
         index = self._index(repository)
@@ -288,6 +312,16 @@ class _Lists(_Capability):
         names = await self._source._in_thread(self._source._repositories)
         for start in range(0, max(1, len(names)), _PAGE):
             yield names[start : start + _PAGE]
+
+
+class _ListsReferrers(_Capability):
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        subjects = await self._source._in_thread(self._source._subjects, repository)
+        found = [d for d in subjects.get(digest, ()) if artifact_type in ("", d.artifact_type)]
+        for start in range(0, len(found), _PAGE):
+            yield ReferrerPage(found[start : start + _PAGE])
 
 
 class _Resolves(_Capability):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import msgspec
 
@@ -71,7 +71,7 @@ def next_query(header: str, asked: str, base: str) -> str | None:
     link = _resolved(asked, target)
     if not any(_same_host(link, urlsplit(own)) for own in (asked, base)):
         raise UnsafeTarget(f"the next page of a listing is said to be on {link.netloc[:100]!r}: not followed")
-    if link.path.rsplit("/", 1)[-1] != urlsplit(asked).path.rsplit("/", 1)[-1]:
+    if unquote(link.path).rsplit("/", 1)[-1] != unquote(urlsplit(asked).path).rsplit("/", 1)[-1]:
         raise UnsafeTarget(f"the next page of a listing is said to be at {link.path[:100]!r}: not followed")
     if len(link.query) > _MAX_QUERY:
         raise UnsafeTarget(f"the next page's address is {len(link.query)} characters long: not followed")

@@ -46,6 +46,12 @@ def blob_target(repository: str, digest: Digest) -> str:
     return f"{_checked(repository)}/blobs/{digest}"
 
 
+def referrers_target(repository: str, digest: Digest, artifact_type: str = "") -> str:
+    """Where what refers to a manifest is listed, of one type only where that is given. Raises NotFound as the others do."""
+    query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+    return f"{_checked(repository)}/referrers/{digest}{query}"
+
+
 def page_target(listing: str, size: int | None, last: str | None = None) -> str:
     """A listing's page of at most ``size`` names that come after ``last``; ``size`` None leaves it to the registry."""
     query = {"n": size, "last": last}

@@ -17,13 +17,24 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.manifest import MAX_MANIFEST, Descriptor, parse_manifest
-from regfs.ports import Counts, DeletesTags, ListsRepositories, RawManifest, Recovers, ResolvesTags, TagPage
+from regfs.ports import (
+    Counts,
+    DeletesTags,
+    ListsReferrers,
+    ListsRepositories,
+    RawManifest,
+    Recovers,
+    ReferrerPage,
+    ResolvesTags,
+    TagPage,
+)
 from regfs.reference import TagOrDigest
 from regfs.registry.bodies import Stream
 from regfs.registry.client import Client
 from regfs.registry.deleter import Deleter, DeletesDigests
 from regfs.registry.journal import Journal
 from regfs.registry.paging import MAX_LISTING, Pages, parse_names
+from regfs.registry.referrers import Referrers
 from regfs.registry.replies import Reply, error_codes, error_for
 from regfs.registry.requests import (
     CATALOG,
@@ -60,6 +71,7 @@ class V2Source:
     ) -> None:
         self._name = name
         self._client = client
+        self._referrers = Referrers(name, client, lambda repository, tag: self.manifest(repository, tag))
         native_only = tag_delete == "native"
         self._deleter = Deleter(name, client, self, journal, native_only=native_only, digests=digests)
 
@@ -74,12 +86,12 @@ class V2Source:
         return self._client
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """Lists repositories, resolves, deletes and recovers tags, counts; see `regfs.ports.Source`."""
+        """Lists repositories and referrers, resolves, deletes and recovers tags, counts; see `regfs.ports.Source`."""
         if self._client.read_only and kind in (DeletesTags, Recovers):
             return None
         if kind is DeletesTags:
             return cast("C", self._deleter.for_repository(repository))
-        if kind in (ListsRepositories, ResolvesTags, Recovers, Counts):
+        if kind in (ListsRepositories, ListsReferrers, ResolvesTags, Recovers, Counts):
             return cast("C", self)
         return None
 
@@ -153,6 +165,14 @@ class V2Source:
         if _NO_SUCH_REPOSITORY & set(error_codes(reply.body)):
             return NotFound(f"{self._name} does not have it: {what}", registry=self._name, words=error.words)
         return error
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """What refers to a manifest: by the Referrers API, else by the fallback tag. Raises as `tags`, TooLarge."""
+        async with aclosing(self._referrers.pages(repository, digest, artifact_type)) as pages:
+            async for page in pages:
+                yield page
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────────
 

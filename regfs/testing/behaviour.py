@@ -111,6 +111,15 @@ class Behaviour:
     listed_names: tuple[str, ...] = ()
     """Further names that listings of tags hold although there is nothing behind them."""
 
+    # referrers
+    referrers_status: int = 200
+    """Anything but 200 is a registry without a Referrers API: 404 (as distribution says it), 405, 501, 400; 303 leads
+    to another host, as on ghcr.io."""
+    referrers_paging: Paging = Paging.RELATIVE
+    """`Paging.LOOP`, `EMPTY`, `ENDLESS`, `FOREIGN` as for tags."""
+    referrers_filter: bool = True
+    """Whether ``artifactType`` is honoured; else all come, and nothing says that a filter was applied."""
+
     # replies
     framing: Framing = Framing.LENGTH
     digest_header: DigestHeader = DigestHeader.RIGHT

@@ -18,12 +18,14 @@ from regfs.ports import (
     DeletesRepositories,
     DeletesTags,
     ListsNamespaces,
+    ListsReferrers,
     ListsRepositories,
     Metered,
     Recovers,
     ResolvesTags,
     Source,
 )
+from regfs.testing.contract_referrers import ReferrerContract
 from regfs.testing.contract_tools import Harness, intact, run, tags_of
 from regfs.testing.images import Pushable, make_image, make_index
 
@@ -32,6 +34,7 @@ C = TypeVar("C")
 KINDS: Final[tuple[type[Any], ...]] = (
     ListsRepositories,
     ListsNamespaces,
+    ListsReferrers,
     ResolvesTags,
     Metered,
     DatesTags,
@@ -70,7 +73,7 @@ async def everything(lister: ListsNamespaces, namespace: str) -> set[str]:
     return found
 
 
-class CapabilityContract:
+class CapabilityContract(ReferrerContract):
     """The part of the suite that is about capabilities: a test of one that is not declared promises nothing."""
 
     capabilities: ClassVar[frozenset[type[Any]]] = frozenset()

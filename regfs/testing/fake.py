@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from regfs.digest import Digest
-from regfs.manifest import OCI_MANIFEST
+from regfs.manifest import OCI_INDEX, OCI_MANIFEST
 from regfs.testing.behaviour import Behaviour, Framing
 from regfs.testing.faults import Fate, Fault, Faults, Gate
 from regfs.testing.handlers import Handlers
@@ -152,6 +152,21 @@ class FakeRegistry:
         """From now on answer exactly this for a manifest: ``body``, ``repeat`` times over."""
         reply = Reply(status, [("Content-Type", media_type), *headers], body, repeat)
         self._handlers.planted[repository, reference] = reply
+
+    def plant_referrers(
+        self,
+        repository: str,
+        digest: Digest,
+        body: bytes,
+        *,
+        status: int = 200,
+        media_type: str = OCI_INDEX,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """From now on answer exactly this where somebody asks what refers to that manifest."""
+        self.plant(
+            repository, f"referrers/{digest}", body, status=status, media_type=media_type, headers=headers
+        )
 
     def plant_huge(self, repository: str, reference: str, size: int = 100 * 1024 * 1024) -> None:
         """From now on answer a manifest of that many bytes (in steps of 64 KiB)."""

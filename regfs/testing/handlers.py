@@ -11,6 +11,7 @@ from regfs.digest import Digest
 from regfs.testing.behaviour import Behaviour, DigestDelete, DigestHeader, TagDelete
 from regfs.testing.listings import listing
 from regfs.testing.records import Request
+from regfs.testing.referrers import referrers
 from regfs.testing.replies import Reply, code_of, error_reply, json_reply
 from regfs.testing.store import Store, parsed_digest
 from regfs.testing.writes import Writes
@@ -50,6 +51,8 @@ class Handlers:
                 return self._blob(request)
             case "upload":
                 return self._writes.upload(request)
+            case "referrers":
+                return self._referrers(request)
             case _:
                 return Reply(404, [("Content-Type", "text/plain")], b"404 page not found\n")
 
@@ -79,6 +82,19 @@ class Handlers:
             return json_reply({"name": repository, "tags": None})
         member = ("tags", {"name": repository})
         return listing(request, names, self.behaviour.tag_paging, self.behaviour, self.elsewhere(), member)
+
+    def _referrers(self, request: Request) -> Reply:
+        planted = self.planted.get((request.route.repository, f"referrers/{request.route.reference}"))
+        if planted is not None:
+            return planted
+        status = self.behaviour.referrers_status
+        if status == 303:
+            return Reply(303, [("Location", f"{self.elsewhere()}/-/v2/packages/container/package/x")])
+        if status == 404:
+            return Reply(404, [("Content-Type", "text/plain; charset=utf-8")], b"404 page not found\n")
+        if status != 200:
+            return error_reply(status, code_of(status))
+        return referrers(request, self.store, self.behaviour, self.elsewhere())
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────────
 

@@ -216,6 +216,18 @@ def make_artifact(
     return Image(Content(OCI_MANIFEST, manifest), config, tuple(layers.values()), None)
 
 
+def make_referrers_index(referrers: Sequence[Image]) -> Index:
+    """What clients keep under the fallback tag of a manifest, where a registry has no Referrers API."""
+    entries = []
+    for image in referrers:
+        told = image.parsed().as_referrer()
+        entries.append(
+            image.manifest.reference(artifactType=told.artifact_type, annotations=dict(told.annotations))
+        )
+    index = _compact({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    return Index(Content(OCI_INDEX, index), tuple(referrers))
+
+
 def write_layout(folder: Path, tags: Mapping[str, Pushable]) -> Path:
     """Write an OCI image layout (image-layout.md) that holds ``tags``, besides what it holds already."""
     for pushable in tags.values():

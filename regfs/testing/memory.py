@@ -25,6 +25,7 @@ from regfs.ports import (
     DeletesRepositories,
     DeletesTags,
     ListsNamespaces,
+    ListsReferrers,
     ListsRepositories,
     Metered,
     RawManifest,
@@ -53,6 +54,8 @@ class Abilities:
     deletes_tags: Answer | None = Answer.YES
     """What `can_delete` says; None: no such capability. With NO, deleting raises DeletionDisabled."""
     deletes_repositories: bool = False
+    lists_referrers: bool = True
+    referrers_per_page: int = 100
     lists_namespaces: bool = False
     """Whether it lists namespace by namespace. Each name on the way to a repository is one; the others are none."""
     metered: bool = False
@@ -235,6 +238,7 @@ class MemorySource:
             ListsRepositories: (able.lists_repositories, lambda: able_to.ListsInMemory(self)),
             ListsNamespaces: (able.lists_namespaces, lambda: able_to.ListsNamespacesInMemory(self)),
             ResolvesTags: (able.resolves_tags, lambda: able_to.ResolvesInMemory(self)),
+            ListsReferrers: (able.lists_referrers, lambda: able_to.ListsReferrersInMemory(self)),
             Counts: (able.counts, lambda: able_to.CountsInMemory(self)),
             DeletesTags: (able.deletes_tags is not None, lambda: able_to.DeletesInMemory(self)),
             DeletesRepositories: (

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from regfs.digest import Digest
-from regfs.errors import DeletionDisabled, ListingRefused, Moved, NotFound, Refused
-from regfs.manifest import Descriptor
-from regfs.ports import Answer, Cost, Deletion, NamespacePage
+from regfs.errors import DeletionDisabled, ListingRefused, Moved, NotFound, Refused, RegfsError
+from regfs.manifest import Descriptor, parse_manifest
+from regfs.ports import Answer, Cost, Deletion, NamespacePage, ReferrerPage
 
 if TYPE_CHECKING:
     from regfs.testing.memory import MemorySource
@@ -73,6 +73,36 @@ class ListsNamespacesInMemory(_Capability):
         if namespace in told:
             repositories.insert(0, namespace)
         return list(leading), repositories
+
+
+class ListsReferrersInMemory(_Capability):
+    """All manifests of the repository whose ``subject`` is the one that is asked about."""
+
+    async def referrers(
+        self, repository: str, digest: Digest, artifact_type: str = ""
+    ) -> AsyncIterator[ReferrerPage]:
+        """See `regfs.ports`."""
+        source, start = self._source, 0
+        while True:
+            async with source._call("referrers", repository, str(digest)):
+                found = self._found(repository, digest, artifact_type)
+                page = found[start : start + source.abilities.referrers_per_page]
+                start += len(page)
+            yield ReferrerPage(page)
+            if start >= len(found):
+                return
+
+    def _found(self, repository: str, subject: Digest, artifact_type: str) -> list[Descriptor]:
+        home = self._source._repositories.get(repository)
+        found = []
+        for digest, held in home.manifests.items() if home is not None else ():
+            try:
+                manifest = parse_manifest(held.raw, held.media_type, digest)
+            except RegfsError:
+                continue
+            if manifest.subject is not None and manifest.subject.digest == subject:
+                found.append(manifest.as_referrer())
+        return [one for one in found if artifact_type in ("", one.artifact_type)]
 
 
 class ResolvesInMemory(_Capability):

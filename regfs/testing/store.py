@@ -97,6 +97,12 @@ class Store:
                 return None
             return digest, shelf.manifests[digest]
 
+    def manifests(self, repository: str) -> dict[Digest, Stored] | None:
+        """All manifests of a repository, in the order in which they came; None: no such repository."""
+        with self._lock:
+            shelf = self._shelves.get(repository)
+            return None if shelf is None else dict(shelf.manifests)
+
     def blob(self, repository: str, digest: Digest) -> bytes | None:
         """A blob's bytes."""
         with self._lock:

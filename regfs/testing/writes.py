@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from regfs.digest import Digest
 from regfs.testing.behaviour import Behaviour
 from regfs.testing.records import Request
+from regfs.testing.referrers import subject_of
 from regfs.testing.replies import Reply, error_reply
 from regfs.testing.store import Store, Stored, parsed_digest
 
@@ -35,7 +36,11 @@ class Writes:
         tag = None if ":" in reference else reference
         self.store.put(repository, tag, digest, Stored(request.body, media_type))
         location = f"{self._base(request)}/{repository}/manifests/{digest}"
-        return Reply(201, [("Location", location), ("Docker-Content-Digest", str(digest))])
+        headers = [("Location", location), ("Docker-Content-Digest", str(digest))]
+        subject = subject_of(request.body)
+        if subject is not None and self.behaviour.referrers_status == 200:
+            headers.append(("OCI-Subject", str(subject)))
+        return Reply(201, headers)
 
     def upload(self, request: Request) -> Reply:
         """Begin, continue, ask about or finish the upload of a blob."""

@@ -36,6 +36,7 @@ from regfs.ports import (
     DeletesTags,
     HttpPolicy,
     ListsNamespaces,
+    ListsReferrers,
     ListsRepositories,
     Metered,
     NamespacePage,
@@ -144,8 +145,9 @@ class HubHarness:
 
 class TestContract(SourceContract):
     capabilities: ClassVar = frozenset(
-        {ListsNamespaces, ResolvesTags, Metered, DatesTags, DeletesTags, Counts}
+        {ListsNamespaces, ListsReferrers, ResolvesTags, Metered, DatesTags, DeletesTags, Counts}
     )
+    keeps_referrers: ClassVar = False
     nested_names: ClassVar = ("app", "tool")
 
     @pytest.fixture

@@ -18,6 +18,7 @@ from regfs.ports import (
     DeletesTags,
     HttpPolicy,
     ListsNamespaces,
+    ListsReferrers,
     ListsRepositories,
     Provider,
     Recovers,
@@ -103,7 +104,7 @@ class FakeHarness(ProviderHarness):
 
 
 class TestOciLayouts(SourceContract):
-    capabilities: ClassVar = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Counts})
+    capabilities: ClassVar = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Counts})
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -111,7 +112,9 @@ class TestOciLayouts(SourceContract):
 
 
 class TestGenericProvider(SourceContract):
-    capabilities: ClassVar = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts})
+    capabilities: ClassVar = frozenset(
+        {ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Recovers, Counts}
+    )
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Iterator[Harness]:
@@ -120,7 +123,8 @@ class TestGenericProvider(SourceContract):
 
 
 class TestGitLab(SourceContract):
-    capabilities: ClassVar = frozenset({ListsNamespaces, ResolvesTags, DeletesTags, Counts})
+    capabilities: ClassVar = frozenset({ListsNamespaces, ListsReferrers, ResolvesTags, DeletesTags, Counts})
+    keeps_referrers: ClassVar = False
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Iterator[Harness]:
@@ -136,8 +140,9 @@ class TestTheShelfOfTheDocumentation(SourceContract):
 
 class TestGitHubContainerRegistry(SourceContract):
     capabilities: ClassVar = frozenset(
-        {ListsNamespaces, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts}
+        {ListsNamespaces, ListsReferrers, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts}
     )
+    keeps_referrers: ClassVar = False
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Iterator[Harness]:

@@ -33,6 +33,7 @@ from regfs.ports import (
     DatesTags,
     DeletesTags,
     HttpPolicy,
+    ListsReferrers,
     ListsRepositories,
     Metered,
     RawManifest,
@@ -567,7 +568,7 @@ def test_an_absent_blob_is_not_found_on_entering() -> None:
 def test_capabilities_are_handed_out_by_their_class() -> None:
     async def body(source: V2Source) -> None:
         plain: Source = source
-        for kind in (ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts):
+        for kind in (ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Recovers, Counts):
             found = plain.capability(kind, "team/app")
             assert isinstance(found, kind)
         assert plain.capability(Metered) is None

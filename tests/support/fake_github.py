@@ -56,7 +56,13 @@ class FakeGitHub:
     def __init__(self, github: GitHub | None = None) -> None:
         self.github = GitHub() if github is None else github
         self.registry = GhcrRegistry(
-            Behaviour(auth=Auth.BEARER, users=any_user(self.github), deletion=False, order=Order.PUSHED)
+            Behaviour(
+                auth=Auth.BEARER,
+                users=any_user(self.github),
+                deletion=False,
+                order=Order.PUSHED,
+                referrers_status=303,
+            )
         )
         self.records: list[RequestRecord] = []
         self.violations: list[str] = []

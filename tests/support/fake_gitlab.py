@@ -55,7 +55,7 @@ class _Registry(FakeRegistry):
     """The registry's host."""
 
     def __init__(self, realm: Callable[[], str]) -> None:
-        super().__init__(Behaviour(auth=Auth.BEARER, catalog_status=401))
+        super().__init__(Behaviour(auth=Auth.BEARER, catalog_status=401, referrers_status=404))
         self._realm_of_gitlab = realm
         self.gitlab_sign_in = _SignIn(self.behaviour, lambda: self.realm)
         self.sign_in = self.gitlab_sign_in

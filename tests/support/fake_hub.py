@@ -390,7 +390,11 @@ class _Registry(FakeRegistry):
     def __init__(self, hub: FakeHub) -> None:
         super().__init__(
             Behaviour(
-                auth=Auth.BEARER, anonymous_tokens=True, catalog_status=401, tag_delete=TagDelete.UNSUPPORTED
+                auth=Auth.BEARER,
+                anonymous_tokens=True,
+                catalog_status=401,
+                tag_delete=TagDelete.UNSUPPORTED,
+                referrers_status=404,
             )
         )
         self._hub = hub

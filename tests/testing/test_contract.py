@@ -23,6 +23,7 @@ from regfs.ports import (
     DatesTags,
     DeletesTags,
     Deletion,
+    ListsReferrers,
     ListsRepositories,
     RawManifest,
     Recovers,
@@ -41,7 +42,7 @@ from tests.support.tokens import TokenServer
 
 C = TypeVar("C")
 
-V2 = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Recovers, Counts})
+V2 = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Recovers, Counts})
 
 
 class OneCredential:
@@ -69,12 +70,14 @@ class TestMemorySourceThatCanDoAll(SourceContract):
 class TestMemorySourceThatCanDoNothingMore(SourceContract):
     @pytest.fixture
     def harness(self) -> Harness:
-        able = Abilities(False, False, False, None, tags_per_page=7, claims_digests=False)
+        able = Abilities(
+            False, False, False, None, lists_referrers=False, tags_per_page=7, claims_digests=False
+        )
         return MemoryHarness(MemorySource(abilities=able))
 
 
 class TestLayoutSource(SourceContract):
-    capabilities = frozenset({ListsRepositories, ResolvesTags, DeletesTags, Counts})
+    capabilities = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Counts})
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -96,6 +99,20 @@ class OnFake(SourceContract):
 
 class TestV2SourceOnARegistryThatDoesEverythingRight(OnFake):
     pass
+
+
+class TestV2SourceOnARegistryThatListsReferrersInPagesAndForgetsTheFilter(OnFake):
+    switches: ClassVar = {"page_size": 7, "referrers_paging": Paging.ABSOLUTE, "referrers_filter": False}
+
+
+class TestV2SourceOnARegistryThatKeepsNoReferrers(OnFake):
+    switches: ClassVar = {"referrers_status": 404}
+    keeps_referrers = False
+
+
+class TestV2SourceOnARegistryThatLeadsElsewhereForReferrers(OnFake):
+    switches: ClassVar = {"referrers_status": 303}
+    keeps_referrers = False
 
 
 class TestV2SourceWithoutTagDeletion(OnFake):
@@ -142,6 +159,7 @@ class OnDocker(SourceContract):
     """V2 on Docker's own registry."""
 
     capabilities = V2
+    keeps_referrers = False
 
 
 class TestV2SourceOnDockersRegistry(OnDocker):

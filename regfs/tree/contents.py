@@ -29,6 +29,8 @@ _IN_A_THREAD = 256 * 1024
 
 _KEEP_TAGS = 50_000
 _KEEP_MANIFESTS = 2_000
+_KEEP_LEADING = 1_000
+"""The tags of one manifest whose names are kept."""
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -69,10 +71,12 @@ class Contents:
         self._platform = host_platform()
         self._tags: OrderedDict[tuple[str, str], TagState] = OrderedDict()
         self._absent: OrderedDict[tuple[str, TagOrDigest], float] = OrderedDict()
+        self._leading: OrderedDict[tuple[str, Digest], dict[str, None]] = OrderedDict()
         self._manifests: OrderedDict[Digest, Manifest] = OrderedDict()
         # That bytes are at hand does not say that this repository holds them: others may, behind other rights.
         self._held: OrderedDict[tuple[str, Digest], None] = OrderedDict()
         self._created: dict[Digest, int] = {}
+        self.on_index: Callable[[str, Manifest], None] = lambda _repository, _index: None
 
     def start(self, nursery: trio.Nursery) -> None:
         """Fetch in ``nursery`` from now on."""
@@ -116,6 +120,10 @@ class Contents:
         seen = {s.descriptor.digest: None for (name, _), s in self._tags.items() if name == repository}
         return list(seen)
 
+    def tags_seen(self, repository: str, digest: Digest) -> list[str]:
+        """The tags that were seen to lead to a manifest, in the order in which they first were, wherever they lead now."""
+        return list(self._leading.get((repository, digest), ()))
+
     @property
     def has_seen_tags(self) -> bool:
         """Say whether it is, or was, known of any tag where it points."""
@@ -137,8 +145,10 @@ class Contents:
 
     def drop(self, repository: str, tag: str) -> None:
         """Forget one tag: this mount has just changed it."""
-        self._tags.pop((repository, tag), None)
+        state = self._tags.pop((repository, tag), None)
         self._absent.pop((repository, tag), None)
+        if state is not None:
+            self._leading.get((repository, state.descriptor.digest), {}).pop(tag, None)
 
     # ── what is asked ──
 
@@ -296,6 +306,8 @@ class Contents:
         keep(self._manifests, manifest.digest, manifest, _KEEP_MANIFESTS)
         keep(self._held, (repository, manifest.digest), None, _KEEP_TAGS)
         await self._store.put(manifest.digest, reply.raw)
+        if manifest.is_index:
+            self.on_index(repository, manifest)
         return manifest
 
     # ── what is kept ──
@@ -312,8 +324,13 @@ class Contents:
 
     def _note_tag(self, repository: str, tag: str, state: TagState) -> None:
         self._absent.pop((repository, tag), None)
+        place = (repository, state.descriptor.digest)
         keep(self._tags, (repository, tag), state, _KEEP_TAGS)
-        keep(self._held, (repository, state.descriptor.digest), None, _KEEP_TAGS)
+        keep(self._held, place, None, _KEEP_TAGS)
+        leading = self._leading.get(place, {})
+        if len(leading) < _KEEP_LEADING:
+            leading[tag] = None
+        keep(self._leading, place, leading, _KEEP_TAGS)
 
     def _note_absent(self, repository: str, reference: TagOrDigest, asked: float) -> None:
         if isinstance(reference, str):

@@ -104,6 +104,7 @@ class App:
             settle_at_lookup=settle_at_lookup,
             single=single,
             call_deadline=settings.call_deadline,
+            show_fallback_tags=settings.show_fallback_tags,
         )
         self.filesystem = FileSystem(tree, clock=time, store=MemoryStore())
         self.filesystem.on_root_use = self._on_root_use

@@ -48,6 +48,7 @@ class Settings:
     call_deadline: float = 30.0
     retries: int = 4
     max_requests: int = 16
+    show_fallback_tags: bool = False
     cache_dir: Path | None = None
     cache_size: int = 10 * 2**30
     registries: tuple[Connection, ...] = ()
@@ -73,6 +74,7 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "call_deadline": values.number(1, 3600),
     "retries": values.integer(0, 20),
     "max_requests": values.integer(1, 256),
+    "show_fallback_tags": values.boolean,
     "cache_dir": values.path,
     "cache_size": values.size,
 }

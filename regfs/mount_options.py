@@ -153,6 +153,7 @@ _SWITCHES: Final[Mapping[str, tuple[str, str, bool]]] = {
     "writable": ("settings", "rw", True),
     "allow_other": ("settings", "allow_other", True),
     "allow_other_write": ("settings", "allow_other_write", True),
+    "show_fallback_tags": ("settings", "show_fallback_tags", True),
     "insecure": ("connection", "insecure", True),
 }
 _SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {

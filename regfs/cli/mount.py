@@ -63,6 +63,7 @@ def mount(
       namespaces=A:B       folders to show where the registry refuses to list
       only=team/*          show nothing else
       allow_hosts=HOST     let HOST answer in the registry's place (once for each)
+      show_fallback_tags   list the tags under which clients keep what refers to images
       call_deadline=, retries=, max_requests=, provider=, auth=, tag_delete=
 
     In /etc/fstab (`localhost:5000 /mnt/registry fuse.regfs ro,_netdev,nosuid,nodev 0 0`) mount(8) says `rw` of itself, so

@@ -57,6 +57,7 @@ class TreeSettings:
     settle_at_lookup: bool = False
     single: bool = True
     call_deadline: float = 30.0
+    show_fallback_tags: bool = False
 
 
 class FileSystem:
@@ -99,6 +100,7 @@ class FileSystem:
             store=self._store,
             ttl=self.settings.ttl,
             deadline=self.settings.call_deadline,
+            show_fallback_tags=self.settings.show_fallback_tags,
         )
         if self._nursery is not None:
             registry.start(self._nursery)

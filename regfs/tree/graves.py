@@ -85,7 +85,7 @@ class Graves:
         """A listing has come: what is in it and was deleted before it was asked for lives again; old graves go."""
         graves = self._tags.get(repository, {})
         for name in [n for n, grave in graves.items() if grave.died < tags.age.started]:
-            if name in tags.names or self.tombstone(repository, name) is None:
+            if tags.has(name) or self.tombstone(repository, name) is None:
                 del graves[name]
         if not graves:
             self._tags.pop(repository, None)

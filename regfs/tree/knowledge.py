@@ -47,6 +47,7 @@ class Knowledge:
         store: ContentStore,
         ttl: float,
         deadline: float,
+        show_fallback_tags: bool = False,
     ) -> None:
         self.name = name
         self.source = source
@@ -54,7 +55,7 @@ class Knowledge:
         self.born = int(clock.time() * 1e9)
         self.fence = Fence(connection.only)
         self.graves = Graves(clock)
-        self.tags = TagLists(source, clock, ttl, deadline)
+        self.tags = TagLists(source, clock, ttl, deadline, shows_all=show_fallback_tags)
         self.catalog = Catalog(source, clock, ttl, deadline)
         self.contents = Contents(source, store, clock, ttl, deadline)
         self.times = Times(self.tags, self.contents, self.born)
@@ -94,7 +95,7 @@ class Knowledge:
         return Answer.NO if self.repository_answer(repository) is Answer.NO else Answer.UNKNOWN
 
     def _is_listed(self, repository: str, tag: str, listed: TagList) -> bool:
-        return tag in listed.names and not self.graves.is_dead(repository, tag, listed.age.started)
+        return listed.has(tag) and not self.graves.is_dead(repository, tag, listed.age.started)
 
     def repository_answer(self, path: str) -> Answer:
         """Whether ``path`` is a repository (one that is hidden is none)."""

@@ -75,7 +75,7 @@ class Fetch(Generic[P]):
         """Pull every page through ``take``; the outcome is in ``error``. A pause of over ``pause`` seconds ends it."""
         try:
             pages = ask()
-            async with _closing(pages):
+            async with closing_pages(pages):
                 await self._pull(pages, take, page_deadline, pause)
         except Exception as error:  # it belongs to those who wait; here it would end the mount
             self.error = error
@@ -113,7 +113,7 @@ class Fetch(Generic[P]):
 
 
 @asynccontextmanager
-async def _closing(pages: AsyncIterator[P]) -> AsyncIterator[None]:
+async def closing_pages(pages: AsyncIterator[P]) -> AsyncIterator[None]:
     """Close an iterator that was left early; one that is no generator has nothing to close."""
     try:
         yield

@@ -28,6 +28,8 @@ from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Tombstone
 from regfs.tree.knowledge import Knowledge, Role, join, split
+from regfs.tree.leftovers import remove_leftovers
+from regfs.tree.referrerlists import ReferrerLists
 
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
@@ -50,8 +52,19 @@ class Registry(Knowledge):
         store: ContentStore,
         ttl: float,
         deadline: float,
+        show_fallback_tags: bool = False,
     ) -> None:
-        super().__init__(name, source, connection, clock=clock, store=store, ttl=ttl, deadline=deadline)
+        super().__init__(
+            name,
+            source,
+            connection,
+            clock=clock,
+            store=store,
+            ttl=ttl,
+            deadline=deadline,
+            show_fallback_tags=show_fallback_tags,
+        )
+        self.referrers = ReferrerLists(source, self.contents, self._digest_of, clock, ttl, deadline)
         self.listings = Flights(deadline)
         """Folders being listed for whoever reads them: `regfs.tree.incoming`."""
         self._deletions = Flights(deadline * 4)
@@ -63,7 +76,13 @@ class Registry(Knowledge):
         """Fetch in ``nursery`` from now on."""
         super().start(nursery)
         self.listings.start(nursery)
+        self.referrers.start(nursery)
         self._deletions.start(nursery)
+
+    def forget(self, prefix: str = "") -> int:
+        """Also what refers to manifests there."""
+        self.referrers.forget(prefix)
+        return super().forget(prefix)
 
     # ── settling: asking what is still open ──
 
@@ -306,6 +325,11 @@ class Registry(Knowledge):
         self.prove(repository)
         return descriptor
 
+    async def _digest_of(self, repository: str, tag: str) -> Digest:
+        """Where a tag leads; by its listing, where that says so. Raises NotFound."""
+        listed = self.listed_digest(repository, tag)
+        return listed or (await self.descriptor(repository, tag)).digest
+
     def _check_alive(self, repository: str, tag: str) -> None:
         state = self.contents.state(repository, tag)
         if state is not None and self.graves.is_dead(repository, tag, state.asked):
@@ -360,7 +384,9 @@ class Registry(Knowledge):
 
     async def remove_folder(self, path: str) -> None:
         """rmdir of a repository or namespace: only an empty one goes. Raises NotEmpty."""
-        if not self.graves.lingers(path):
+        if self.graves.lingers(path):
+            await self._deletions.share(("leftovers", path), lambda: remove_leftovers(self, path))
+        else:
             listing = await self.list_folder(path)
             if listing.tags or listing.nested:
                 raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")

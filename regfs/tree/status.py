@@ -19,6 +19,7 @@ def describe(registry: Registry, facts: Mapping[str, object]) -> dict[str, objec
         **facts,
         "partial": dict(registry.partial),
         "dropped_names": registry.tags.dropped + registry.catalog.dropped,
+        "dropped_referrers": registry.referrers.dropped,
         "quota": quota_of(registry.source),
         "counters": counters(registry),
     }

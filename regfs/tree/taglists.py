@@ -24,32 +24,51 @@ _KEEP_ABSENT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class TagList:
-    """A repository's tags, in the registry's order. ``names`` is a dict for its order and its fast look-up."""
+    """A repository's tags, in the registry's order. ``names`` is a dict for its order and its fast look-up.
+
+    ``hidden`` are those that clients keep for themselves: they resolve, and are not listed.
+    """
 
     names: Mapping[str, None]
     facts: Mapping[str, TagFacts]
     age: Age
     dropped: int = 0
+    hidden: Mapping[str, None] = field(default_factory=dict)
+
+    def has(self, tag: str) -> bool:
+        """Say whether there is such a tag, listed or not."""
+        return tag in self.names or tag in self.hidden
 
 
 @dataclass(slots=True)
 class _Collected:
+    shows_all: bool = False
     names: dict[str, None] = field(default_factory=dict)
+    hidden: dict[str, None] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
     facts: dict[str, TagFacts] = field(default_factory=dict)
     dropped: int = 0
 
     def take(self, page: TagPage) -> None:
-        """Add a page: names outside the grammar are dropped and counted, fallback tags of referrers are not shown."""
+        """Add a page: names outside the grammar are dropped and counted, fallback tags of referrers set aside."""
         for name in page.names:
             if not is_tag(name):
                 self.dropped += 1
-            elif name not in self.names and (len(name) < _SHORTEST_FALLBACK or not is_fallback_tag(name)):
+            elif len(name) >= _SHORTEST_FALLBACK and not self.shows_all and is_fallback_tag(name):
+                self.hidden[name] = None
+            elif name not in self.names:
                 self.names[name] = None
                 self.order.append(name)
-        if len(self.names) > MAX_TAGS:
+        if len(self.names) + len(self.hidden) > MAX_TAGS:
             raise TooLarge(f"more than {MAX_TAGS} tags in one repository")
-        self.facts.update((name, facts) for name, facts in page.facts.items() if name in self.names)
+        told = page.facts.items()
+        self.facts.update((n, facts) for n, facts in told if n in self.names or n in self.hidden)
+
+    def finish(self) -> None:
+        """The last page has come: a repository that holds nothing but fallback tags lists them, or it would seem empty."""
+        if not self.names:
+            self.names, self.hidden = self.hidden, {}
+            self.order.extend(self.names)
 
 
 class Arriving(Fetch[TagPage]):
@@ -57,9 +76,9 @@ class Arriving(Fetch[TagPage]):
 
     result: TagList
 
-    def __init__(self, started: float, *, whole: bool) -> None:
+    def __init__(self, started: float, *, whole: bool, shows_all: bool = False) -> None:
         super().__init__(started, whole=whole)
-        self.collected = _Collected()
+        self.collected = _Collected(shows_all)
         self._grown = trio.Event()
 
     @property
@@ -87,8 +106,12 @@ class Arriving(Fetch[TagPage]):
 class TagLists:
     """Fetches each repository's tags once for all who ask, and keeps them for their time."""
 
-    def __init__(self, source: Source, clock: Clock, ttl: float, deadline: float) -> None:
+    def __init__(
+        self, source: Source, clock: Clock, ttl: float, deadline: float, *, shows_all: bool = False
+    ) -> None:
+        """``shows_all``: fallback tags are listed as the others are."""
         self._source = source
+        self._shows_all = shows_all
         self._clock = clock
         self._ttl = ttl
         self._deadline = deadline
@@ -189,7 +212,7 @@ class TagLists:
         fetch = self._fetches.get(repository)
         if fetch is None:
             assert self._nursery is not None, "start() comes first"
-            fetch = Arriving(self._clock.monotonic(), whole=whole)
+            fetch = Arriving(self._clock.monotonic(), whole=whole, shows_all=self._shows_all)
             self._fetches[repository] = fetch
             self._nursery.start_soon(self._run, repository, fetch)
         elif whole:
@@ -217,7 +240,8 @@ class TagLists:
         collected = fetch.collected
         if fetch.error is None:
             age = Age(fetch.started, self._clock.monotonic() - fetch.paused)
-            fetch.result = TagList(collected.names, collected.facts, age, collected.dropped)
+            collected.finish()
+            fetch.result = TagList(collected.names, collected.facts, age, collected.dropped, collected.hidden)
         if self._fetches.get(repository) is not fetch:
             return  # it was forgotten while it was on its way: only who asked before that may see it
         del self._fetches[repository]

@@ -154,12 +154,14 @@ async def mounted(
     writable: bool = False,
     settle_at_lookup: bool | None = None,
     ttl: float = 10.0,
+    show_fallback_tags: bool = False,
 ) -> AsyncIterator[Kernel]:
     """One registry as a mount without a mount."""
     settings = TreeSettings(
         ttl=ttl,
         writable=writable,
         settle_at_lookup=writable if settle_at_lookup is None else settle_at_lookup,
+        show_fallback_tags=show_fallback_tags,
     )
     filesystem = FileSystem(settings, clock=TrioClock(), store=MemoryStore())
     async with trio.open_nursery() as nursery:

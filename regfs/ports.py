@@ -189,6 +189,15 @@ class ListsReferrers(Protocol):
 
 
 @runtime_checkable
+class HonoursRanges(Protocol):
+    """Capability: says whether a part of a blob can be had by itself. A Source without it gives parts."""
+
+    def honours_ranges(self) -> Answer:
+        """NO once a part was asked for and the whole came: `Source.blob` then reads over what comes before the part."""
+        ...
+
+
+@runtime_checkable
 class Metered(Protocol):
     """Capability: getting a manifest counts against a quota, so nothing is fetched ahead, and HEAD comes first."""
 

@@ -22,18 +22,21 @@ from regfs.errors import (
     RegfsError,
     WriteRefused,
 )
-from regfs.ports import Clock, ContentStore, Source
+from regfs.ports import BlobStore, Clock, ContentStore, Source
 from regfs.tree import own
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
+from regfs.tree.blobs import RegistryBlobs
 from regfs.tree.errorlog import ErrorLog
 from regfs.tree.incoming import Incoming, entries_as_they_come
 from regfs.tree.inodes import ROOT, Inodes
+from regfs.tree.knowledge import Role
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
 from regfs.tree.nodes import BrokenFolder, Folder, Node
-from regfs.tree.opened import Bytes, Opened
+from regfs.tree.opened import Bytes, Opened, Streamed
 from regfs.tree.registry import Registry
 from regfs.tree.roots import ConnectionsRoot
 from regfs.tree.status import counters, describe
+from regfs.tree.streamed import StreamedFile
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder
 from regfs.tree.walker import Walker
 
@@ -63,7 +66,14 @@ class TreeSettings:
 class FileSystem:
     """What a mount shows, operation by operation. Everything it raises is one of `regfs.errors`."""
 
-    def __init__(self, settings: TreeSettings, *, clock: Clock, store: ContentStore) -> None:
+    def __init__(
+        self,
+        settings: TreeSettings,
+        *,
+        clock: Clock,
+        store: ContentStore,
+        blob_store: BlobStore | None = None,
+    ) -> None:
         self.settings = settings
         self.errors = ErrorLog()
         self.registries: dict[str, Registry] = {}
@@ -72,6 +82,7 @@ class FileSystem:
         self.facts: Callable[[str], Mapping[str, object]] = lambda _registry: {}
         self._clock = clock
         self._store = store
+        self._blob_store = blob_store
         self._born = int(clock.time() * 1e9)
         self._nursery: trio.Nursery | None = None
         self._walker = Walker()
@@ -98,6 +109,7 @@ class FileSystem:
             connection,
             clock=self._clock,
             store=self._store,
+            blobs=RegistryBlobs(source, self._blob_store),
             ttl=self.settings.ttl,
             deadline=self.settings.call_deadline,
             show_fallback_tags=self.settings.show_fallback_tags,
@@ -252,20 +264,39 @@ class FileSystem:
         if isinstance(node, own.ErrorsFile):
             node.log.open()
             return OpenFile(self._handle(node.log), direct_io=True, keep_cache=False)
+        if isinstance(node, StreamedFile):
+            return await self._open_streamed(node)
         with self._operation(node):
             content = await node.content()
         steady = node.is_steady
         return OpenFile(self._handle(Bytes(content)), direct_io=not steady, keep_cache=steady)
 
+    async def _open_streamed(self, node: StreamedFile) -> OpenFile:
+        with self._operation(node):
+            node.check()
+            opened = Streamed(node, await node.reader())
+        # The kernel has few reads of the cached kind, and one may wait for a registry as long as it is not all here.
+        return OpenFile(self._handle(opened), direct_io=not opened.is_verified, keep_cache=opened.keeps_pages)
+
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end."""
         content = self._handles[handle]
+        if isinstance(content, Streamed):
+            try:
+                return await content.read(offset, size)
+            except RegfsError as error:
+                self.note(error, content.file.path())
+                raise
         assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         return content.read(offset, size)
 
     def release(self, handle: int) -> None:
         """The file is closed."""
         content = self._handles.pop(handle)
+        if isinstance(content, Streamed):
+            assert self._nursery is not None, "start() comes first"
+            self._nursery.start_soon(content.close)
+            return
         assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         content.close()
 
@@ -424,6 +455,10 @@ class FileSystem:
 
     def _attributes_in_passing(self, node: Node) -> Attributes:
         """The attributes for a lookup. A time that may still become a better one is not to be kept: `getattr` settles it."""
+        if isinstance(node, NameFolder) and not isinstance(node.role, Role):
+            # Nothing is known of it: asked for once, and not for each attribute.
+            ino = self._inodes.number(node)
+            return Attributes(ino, node.kind, self._mode(node), 0, node.registry.born, 0.0, 0.0)
         open_time = node.open_time_ns
         if open_time is None:
             return self._attributes(node)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from regfs.errors import DigestMismatch
+from regfs.ports import ContentReader
 from regfs.tree.incoming import Incoming
 from regfs.tree.names import RegistryRoot
 from regfs.tree.nodes import Node
+from regfs.tree.streamed import StreamedFile
 
 
 class Content(Protocol):
@@ -22,7 +25,31 @@ class Content(Protocol):
         ...
 
 
-Opened = Content | Sequence[Node] | RegistryRoot | Incoming
+class Streamed:
+    """An open file whose bytes may still arrive: reading waits for them, and may fail."""
+
+    def __init__(self, file: StreamedFile, reader: ContentReader) -> None:
+        self.file = file
+        self._reader = reader
+        self.is_verified = reader.verified
+        self.keeps_pages = file.opened(verified=self.is_verified)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Bytes from ``offset`` on. Raises what `ContentReader.read` raises."""
+        self.file.check()
+        try:
+            return await self._reader.read(offset, size)
+        except DigestMismatch:
+            self.file.poison()
+            raise
+
+    async def close(self) -> None:
+        """The reader has gone."""
+        self.file.closed(verified=self.is_verified)
+        await self._reader.aclose()
+
+
+Opened = Content | Streamed | Sequence[Node] | RegistryRoot | Incoming
 
 
 class Bytes:

@@ -24,6 +24,7 @@ from regfs.errors import (
 )
 from regfs.manifest import Descriptor, Manifest
 from regfs.ports import Answer, Clock, ContentStore, DeletesRepositories, DeletesTags, Deletion, Source
+from regfs.tree.blobs import RegistryBlobs
 from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Tombstone
@@ -50,6 +51,7 @@ class Registry(Knowledge):
         *,
         clock: Clock,
         store: ContentStore,
+        blobs: RegistryBlobs,
         ttl: float,
         deadline: float,
         show_fallback_tags: bool = False,
@@ -64,6 +66,7 @@ class Registry(Knowledge):
             deadline=deadline,
             show_fallback_tags=show_fallback_tags,
         )
+        self.blobs = blobs
         self.referrers = ReferrerLists(source, self.contents, self._digest_of, clock, ttl, deadline)
         self.listings = Flights(deadline)
         """Folders being listed for whoever reads them: `regfs.tree.incoming`."""
@@ -75,6 +78,7 @@ class Registry(Knowledge):
     def start(self, nursery: trio.Nursery) -> None:
         """Fetch in ``nursery`` from now on."""
         super().start(nursery)
+        self.blobs.start(nursery)
         self.listings.start(nursery)
         self.referrers.start(nursery)
         self._deletions.start(nursery)

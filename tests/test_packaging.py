@@ -88,7 +88,8 @@ def test_the_wheel_says_its_licence_its_python_and_what_it_needs(wheel: zipfile.
     assert facts["License-Expression"] == "MIT"
     assert facts["Requires-Python"] == ">=3.11"
     assert facts["Description-Content-Type"] == "text/markdown"
-    needed = {Requirement(text).name for text in facts.get_all("Requires-Dist", []) if "extra" not in text}
+    required = [Requirement(text) for text in facts.get_all("Requires-Dist", []) if "extra" not in text]
+    needed = {canonicalize_name(requirement.name) for requirement in required}
     assert needed == {
         canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]
     }

@@ -25,6 +25,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 _TRAILER: Final = 8
+_INFLATE: Final = 200 * 1024
 _SLICE: Final = 64 * 1024
 """What a zstd decoder is given at once: it hands back what stands behind the frame as a copy."""
 
@@ -92,6 +93,11 @@ class Decoder(Protocol):
     """Nothing that follows belongs to the archive."""
 
     @property
+    def weight(self) -> int:
+        """Bytes of memory it takes, about."""
+        ...
+
+    @property
     def is_between(self) -> bool:
         """Whether the data may end here."""
         ...
@@ -119,6 +125,14 @@ def decoder_of(
     return PlainDecoder(note, start)
 
 
+def _window_of(head: bytes) -> int:
+    """The window of a zstd frame (RFC 8878, 3.1.1.1.2), in bytes; of one that has none, 1 MiB, which is a guess."""
+    if len(head) < 6 or head[4] & 0x20:
+        return 1024 * 1024
+    base = 1 << (10 + (head[5] >> 3))
+    return base + base // 8 * (head[5] & 7)
+
+
 class PlainDecoder:
     """No compression at all."""
 
@@ -130,6 +144,11 @@ class PlainDecoder:
         self._last = start.out
         self._data = b""
         self._at = 0
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory it takes, about."""
+        return len(self._data)
 
     def give(self, data: bytes) -> None:
         """The layer's next bytes."""
@@ -202,6 +221,11 @@ class GzipDecoder(_Framed):
         if self._raw:
             self._resume = start
             self._in_member = True
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory it takes, about."""
+        return _INFLATE + len(self._data)
 
     @property
     def is_between(self) -> bool:
@@ -288,6 +312,12 @@ class ZstdDecoder(_Framed):
         self._frame: zstd.ZstdDecompressor | None = None
         self._data = b""
         self._at = 0
+        self._window = 0
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory it takes, about."""
+        return self._window + len(self._data)
 
     @property
     def is_between(self) -> bool:
@@ -337,4 +367,5 @@ class ZstdDecoder(_Framed):
             return None
         self._mark_frame(self._end - (len(self._data) - self._at))
         self._frame = zstd.ZstdDecompressor(options=self._options)
+        self._window = _window_of(self._data[self._at : self._at + 6]) + _SLICE
         return self._frame

@@ -71,6 +71,10 @@ class Spans:
         """The span that holds the archive's byte ``out``."""
         return self.span(bisect_right(self._outs, out) - 1)
 
+    def starts_before(self, out: int, limit: int) -> bool:
+        """Whether the span that holds the archive's byte ``out`` starts before its byte ``limit``."""
+        return self._outs[bisect_right(self._outs, out) - 1] < limit
+
     def span(self, number: int) -> Span:
         """The one with that number."""
         window = self._windows[number]

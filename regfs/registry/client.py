@@ -248,7 +248,10 @@ class Client:
         """Take a slot and send; the reply has an expected status, and holds the slot until `_end`."""
         self._site.check()
         self._slots = self._slots or trio.Semaphore(self._policy.max_requests)
-        await self._slots.acquire()
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await self._slots.acquire()
         try:
             response, url = await self._sender.open(call)
         except ConnectionFailed as error:

@@ -14,12 +14,13 @@ from regfs.ports import (
     Counts,
     DeletesRepositories,
     DeletesTags,
+    ListsReferrers,
     ListsRepositories,
     Recovers,
     ResolvesTags,
     Source,
 )
-from regfs.testing.images import make_image
+from regfs.testing.images import make_artifact, make_image
 from regfs.testing.memory import MemorySource
 from regfs.wrapping import (
     CountingSource,
@@ -115,6 +116,34 @@ def test_outside_the_fence_nothing_is_there_and_nothing_is_asked() -> None:
             fenced.capability(DeletesTags, "other/app")
         assert len(inner.calls) == asked
         assert await tags(fenced, "team/app") == ["v1"]
+
+    run(test)
+
+
+def test_what_refers_to_a_manifest_is_behind_the_fence_too_and_reading_it_changes_nothing() -> None:
+    async def test() -> None:
+        inner = source()
+        image = make_image("subject")
+        for repository in ("team/app", "other/app"):
+            inner.push(repository, "v2", image)
+            inner.push(repository, (), make_artifact(subject=image.manifest))
+        for wrapped in (FencedSource(ReadOnlySource(inner), ["team/*"]), CountingSource(inner)):
+            lister = wrapped.capability(ListsReferrers, "team/app")
+            assert lister is not None
+            pages = [page async for page in lister.referrers("team/app", image.digest)]
+            assert [len(page.referrers) for page in pages] == [1]
+            assert [page async for page in lister.referrers("team/app", image.digest, "a/b")][
+                0
+            ].referrers == []
+        fenced = FencedSource(inner, ["team/*"])
+        asked = len(inner.calls)
+        with pytest.raises(NotFound):
+            fenced.capability(ListsReferrers, "other/app")
+        lister = fenced.capability(ListsReferrers, "team/app")
+        assert lister is not None
+        with pytest.raises(NotFound):
+            [page async for page in lister.referrers("other/app", image.digest)]
+        assert len(inner.calls) == asked
 
     run(test)
 

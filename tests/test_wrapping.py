@@ -132,9 +132,8 @@ def test_what_refers_to_a_manifest_is_behind_the_fence_too_and_reading_it_change
             assert lister is not None
             pages = [page async for page in lister.referrers("team/app", image.digest)]
             assert [len(page.referrers) for page in pages] == [1]
-            assert [page async for page in lister.referrers("team/app", image.digest, "a/b")][
-                0
-            ].referrers == []
+            filtered = [page async for page in lister.referrers("team/app", image.digest, "a/b")]
+            assert not filtered[0].referrers
         fenced = FencedSource(inner, ["team/*"])
         asked = len(inner.calls)
         with pytest.raises(NotFound):

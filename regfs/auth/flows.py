@@ -30,9 +30,12 @@ class _Talk(Protocol):
 class Flow(httpx.Auth):
     """What all flows share: requests of another origin pass unsigned, and nothing runs without trio."""
 
-    def __init__(self, connection: Connection, keychain: Keychain) -> None:
-        """Raises ValueError where the connection's address is no HTTP registry's."""
-        self._origin = Origin(connection)
+    def __init__(self, connection: Connection, keychain: Keychain, at: Connection | None = None) -> None:
+        """``at``: where requests are signed, if that is not the connection's own address (a mirror of it).
+
+        Raises ValueError where that is no HTTP registry's address.
+        """
+        self._origin = Origin(at or connection)
         self._registry = connection.address
         self._accounts = Accounts(connection, keychain)
         self._holder = self._accounts.whole
@@ -80,9 +83,9 @@ class BasicFlow(Flow):
 class ChallengeFlow(Flow):
     """Does what the registry's 401 asks: Basic, or Bearer with a token from the endpoint that it names."""
 
-    def __init__(self, connection: Connection, keychain: Keychain) -> None:
-        """Raises ValueError where the connection's address is no HTTP registry's."""
-        super().__init__(connection, keychain)
+    def __init__(self, connection: Connection, keychain: Keychain, at: Connection | None = None) -> None:
+        """As `Flow`."""
+        super().__init__(connection, keychain, at)
         self._desks = Desks(self._registry, self._origin.base, self._accounts)
 
     @property

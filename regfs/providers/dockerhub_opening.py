@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from regfs.auth.desk import Desks
 from regfs.auth.flows import ChallengeFlow
-from regfs.auth.origin import Origin
 from regfs.auth.session import SessionFlow
 from regfs.connection import Connection
 from regfs.errors import ConfigError
@@ -28,15 +26,6 @@ class NoCredentials:
         return None
 
 
-class RegistryFlow(ChallengeFlow):
-    """Signs requests to the host that stands for Docker Hub with Docker Hub's credential: a mirror, or its own."""
-
-    def __init__(self, connection: Connection, keychain: Keychain, registry: Connection) -> None:
-        super().__init__(connection, keychain)
-        self._origin = Origin(registry)
-        self._desks = Desks(self._registry, self._origin.base, self._accounts)
-
-
 def opened(connection: Connection, tools: Tools, options: Mapping[str, str]) -> Source:
     """The Source for a connection. ConfigError: an option is no URL."""
     keychain: Keychain = NoCredentials()
@@ -48,7 +37,8 @@ def opened(connection: Connection, tools: Tools, options: Mapping[str, str]) -> 
         registry = replace(connection, address=options["registry"])
     auth = tools.auth
     if registry.address != OPTIONS["registry"] or connection.auth == "anonymous":
-        auth = RegistryFlow(connection, keychain, registry)
+        # The host that stands for Docker Hub gets Docker Hub's credential.
+        auth = ChallengeFlow(connection, keychain, at=registry)
     read_only = tools.http.read_only
     client = PullClient(registry, tools.http, auth, read_only=read_only)
     try:

@@ -61,6 +61,8 @@ class Cursor:
     def __init__(self, decoder: Decoder, at: int) -> None:
         self._decoder = decoder
         self.at = at
+        self.passed: list[bytes] = []
+        """Whole blocks that it came past, one behind the other, from where someone wants them."""
         self._begin = decoder.out
         self._parts: list[bytes] = []
 
@@ -72,7 +74,7 @@ class Cursor:
     @property
     def weight(self) -> int:
         """Bytes of memory it takes, about."""
-        return self._decoder.weight + BLOCK + sum(map(len, self._parts))
+        return self._decoder.weight + BLOCK * (1 + len(self.passed)) + sum(map(len, self._parts))
 
     @property
     def ended(self) -> bool:

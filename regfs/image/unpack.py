@@ -119,7 +119,6 @@ class Unpacker:
         start, stop = number * BLOCK, (number + 1) * BLOCK
         target = stop if known is None else min(stop, max(end, known))
         cursor = self._take_cursor(span, start) or self._new_cursor(span)
-        collected: list[bytes] = []
         wanted = b""
         while cursor.out < target:
             blocks, is_hungry = await self._in_thread(cursor, target)
@@ -127,7 +126,7 @@ class Unpacker:
                 self._budget.blocks.put((self._token, index), block, len(block))
                 if index == number:
                     wanted = block
-            await self._renew_piece(collected, blocks)
+            await self._renew_pieces(cursor, blocks)
             if is_hungry and not await self._feed(cursor, target):
                 break
         begin, part = cursor.partial()
@@ -209,21 +208,25 @@ class Unpacker:
         at = number * BLOCK - index * pieces.PIECE
         return piece[at : at + BLOCK]
 
-    async def _renew_piece(self, collected: list[bytes], blocks: dict[int, bytes]) -> None:
+    async def _renew_pieces(self, cursor: Cursor, blocks: dict[int, bytes]) -> None:
         """Keep again what the cache gave up, where all of a piece is decoded anew on the way."""
         per_piece = pieces.PIECE // BLOCK
-        for index, block in blocks.items():
-            if index % per_piece == 0:
-                collected.clear()
-            collected.append(block)
-            piece = index // per_piece
-            if index % per_piece == per_piece - 1 and len(collected) == per_piece and piece in self._pieces:
-                whole = b"".join(collected)
-                kept, sha256 = await trio.to_thread.run_sync(
-                    pieces.packed, whole, limiter=self._budget.limiter
-                )
-                if sha256 == self._pieces[piece]:
-                    await pieces.keep(self._blobs, self._digest, piece, kept)
+        for number, block in blocks.items():
+            piece, place = divmod(number, per_piece)
+            if piece not in self._pieces:
+                continue
+            if place == 0:
+                cursor.passed.clear()
+            if len(cursor.passed) == place:
+                cursor.passed.append(block)
+            if len(cursor.passed) == per_piece:
+                await self._renew(piece, b"".join(cursor.passed))
+                cursor.passed.clear()
+
+    async def _renew(self, number: int, piece: bytes) -> None:
+        kept, sha256 = await trio.to_thread.run_sync(pieces.packed, piece, limiter=self._budget.limiter)
+        if sha256 == self._pieces[number]:
+            await pieces.keep(self._blobs, self._digest, number, kept)
 
     @asynccontextmanager
     async def _alone(self, number: int) -> AsyncIterator[None]:

@@ -16,7 +16,14 @@ from tests.support.registry import DockerRegistry, RegistryOptions
 from tests.support.tls import CertificateAuthority
 from tests.support.tokens import Algorithm, TokenServer
 
-for _name in ("contract", "contract_auth", "contract_capabilities", "contract_provider", "contract_tools"):
+for _name in (
+    "contract",
+    "contract_auth",
+    "contract_capabilities",
+    "contract_provider",
+    "contract_referrers",
+    "contract_tools",
+):
     pytest.register_assert_rewrite(f"regfs.testing.{_name}")
 
 

@@ -48,7 +48,8 @@ class GenericProvider:
         Recovers,
         Counts,
     )
-    """What its Sources hand out on a mount that may write."""
+    """What its Sources hand out on a mount that may write, and so everything that `V2Source` does: a provider whose Source
+    is made from that one adds to these, or takes from them, and has what a later regfs adds."""
 
     hosts: Sequence[str] = ()
     """Host names that are surely of this kind; ``*.example.com`` stands for all below it. Empty: any host may be."""

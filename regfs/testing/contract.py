@@ -1,7 +1,7 @@
 """What every `Source` has to do, as tests: subclass `SourceContract` and say what your Source is.
 
     class TestMySource(SourceContract):
-        capabilities = frozenset({ListsRepositories, DeletesTags})
+        capabilities = MyProvider.capabilities
 
         @pytest.fixture
         def harness(self) -> Iterator[Harness]:
@@ -21,7 +21,6 @@ import pytest
 import trio
 
 from regfs.digest import Digest
-from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import Source
 from regfs.testing.contract_capabilities import KINDS, CapabilityContract
@@ -30,6 +29,7 @@ from regfs.testing.contract_tools import (
     blob_of,
     manifest_of,
     noise,
+    not_found,
     requests_of,
     run,
     tags_of,
@@ -102,7 +102,7 @@ class SourceContract(CapabilityContract):
     def test_an_absent_repository_has_no_tags_to_list(self, harness: Harness) -> None:
         harness.push("team/app", ["v1"], make_image())
         for absent in ("team/absent", "absent", "team", "team/app/below"):
-            with pytest.raises(NotFound):
+            with not_found():
                 run(harness, tags_of(absent))
 
     def test_a_manifest_is_given_byte_by_byte_by_tag_and_by_digest(self, harness: Harness) -> None:
@@ -135,7 +135,7 @@ class SourceContract(CapabilityContract):
     def test_absent_manifests_are_not_found(self, harness: Harness) -> None:
         harness.push("team/app", ["v1"], make_image())
         for repository, reference in (("team/app", "v2"), ("team/app", _ABSENT), ("team/absent", "v1")):
-            with pytest.raises(NotFound):
+            with not_found():
                 run(harness, manifest_of(repository, reference))
 
     def test_a_tag_that_moves_is_seen_at_its_new_place(self, harness: Harness) -> None:
@@ -181,7 +181,7 @@ class SourceContract(CapabilityContract):
         absent = Descriptor("application/octet-stream", _ABSENT, 10)
 
         async def body(source: Source) -> None:
-            with pytest.raises(NotFound):
+            with not_found():
                 await source.blob("team/app", absent).__aenter__()
 
         run(harness, body)

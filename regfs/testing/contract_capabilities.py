@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -26,7 +26,7 @@ from regfs.ports import (
     Source,
 )
 from regfs.testing.contract_referrers import ReferrerContract
-from regfs.testing.contract_tools import Harness, intact, run, tags_of
+from regfs.testing.contract_tools import Harness, about, intact, not_found, run, tags_of
 from regfs.testing.images import Pushable, make_image, make_index
 
 C = TypeVar("C")
@@ -76,7 +76,8 @@ async def everything(lister: ListsNamespaces, namespace: str) -> set[str]:
 class CapabilityContract(ReferrerContract):
     """The part of the suite that is about capabilities: a test of one that is not declared promises nothing."""
 
-    capabilities: ClassVar[frozenset[type[Any]]] = frozenset()
+    capabilities: ClassVar[Collection[type[Any]]] = ()
+    """What the Source hands out: its provider's ``capabilities`` where that declares them, so that both stay the same."""
     keeps_untagged: ClassVar[bool] = True
     """Whether the registry keeps a manifest when its last tag goes; some collect it at once."""
     nested_names: ClassVar[tuple[str, ...]] = ("app", "app/nested", "tool", "sub/app", "sub/deep/app")
@@ -96,6 +97,7 @@ class CapabilityContract(ReferrerContract):
 
         run(harness, body)
 
+    @about(ListsRepositories)
     def test_repositories_are_listed_once_each_or_refused(self, harness: Harness) -> None:
         names = ["app", "app/nested", "team/app", "team/app/deep/er"]
         for name in names:
@@ -110,6 +112,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with(harness, ListsRepositories, body)
 
+    @about(ListsNamespaces)
     def test_a_namespace_lists_once_each_what_is_in_it_and_nothing_of_another(self, harness: Harness) -> None:
         """What the first level shows is the caller's own affair; looked into, a namespace tells all that is in it."""
         names = [f"team/{name}" for name in self.nested_names] + ["other/app"]
@@ -131,6 +134,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with(harness, ListsNamespaces, body)
 
+    @about(ListsNamespaces)
     def test_the_first_namespace_ends_and_what_it_shows_can_be_looked_into(self, harness: Harness) -> None:
         harness.push("team/app", ["v1"], make_image())
 
@@ -143,6 +147,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with(harness, ListsNamespaces, body)
 
+    @about(ListsNamespaces)
     def test_an_unknown_namespace_is_not_found_and_a_repository_with_nothing_in_it_is_none(
         self, harness: Harness
     ) -> None:
@@ -151,13 +156,14 @@ class CapabilityContract(ReferrerContract):
         async def body(lister: ListsNamespaces) -> None:
             with pytest.raises((NotFound, ListingRefused)):
                 await within(lister, "no-such-team")
-            with pytest.raises(NotFound):
+            with not_found():
                 await within(lister, "team/app/absent")
             with suppress(NotFound):
                 assert await everything(lister, "team/app") <= {"team/app"}
 
         self._with(harness, ListsNamespaces, body)
 
+    @about(ListsNamespaces)
     def test_a_namespace_of_many_repositories_is_listed_to_its_end(self, harness: Harness) -> None:
         names = [f"team/app{number:03}" for number in range(self.many_repositories)]
         image = make_image()
@@ -169,6 +175,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with(harness, ListsNamespaces, body)
 
+    @about(ResolvesTags)
     def test_a_tag_resolves_to_its_manifests_descriptor(self, harness: Harness) -> None:
         index = make_index()
         harness.push("team/app", ["v1"], index)
@@ -179,11 +186,12 @@ class CapabilityContract(ReferrerContract):
             assert (found.digest, found.media_type, found.size) == (
                 wanted.digest, wanted.media_type, wanted.size,
             )  # fmt: skip
-            with pytest.raises(NotFound):
+            with not_found():
                 await resolver.resolve("team/app", "absent")
 
         self._with(harness, ResolvesTags, body)
 
+    @about(DeletesTags)
     @pytest.mark.parametrize("what", [make_image(), make_index(attestations=True)], ids=["image", "index"])
     def test_deleting_a_tag_spares_its_siblings_and_its_digest(
         self, harness: Harness, what: Pushable
@@ -195,19 +203,20 @@ class CapabilityContract(ReferrerContract):
             done = await deleter.delete_tag("team/app", "v2", what.digest)
             assert done.way
             assert sorted(await tags_of("team/app")(source)) == ["v1", "v3"]
-            with pytest.raises(NotFound):
+            with not_found():
                 await source.manifest("team/app", "v2")
             await intact(source, what, "v1", "v3", what.digest)
 
         self._with_source(harness, DeletesTags, body)
 
+    @about(DeletesTags)
     def test_deleting_the_last_tag_spares_the_digest_where_the_registry_does(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1"], image)
 
         async def body(deleter: DeletesTags, source: Source) -> None:
             await deleter.delete_tag("team/app", "v1", None)
-            with pytest.raises(NotFound):
+            with not_found():
                 await source.manifest("team/app", "v1")
             try:
                 assert await tags_of("team/app")(source) == []
@@ -218,6 +227,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with_source(harness, DeletesTags, body)
 
+    @about(DeletesTags)
     def test_a_tag_that_moved_meanwhile_is_left_alone(self, harness: Harness) -> None:
         old, new = make_image("old"), make_image("new")
         harness.push("team/app", ["v1"], old)
@@ -230,18 +240,20 @@ class CapabilityContract(ReferrerContract):
 
         self._with_source(harness, DeletesTags, body)
 
+    @about(DeletesTags)
     def test_deleting_what_is_absent_is_not_found_and_harms_nothing(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1"], image)
 
         async def body(deleter: DeletesTags, source: Source) -> None:
             for repository, tag in (("team/app", "absent"), ("team/absent", "v1")):
-                with pytest.raises(NotFound):
+                with not_found():
                     await deleter.delete_tag(repository, tag, None)
             await intact(source, image, "v1", image.digest)
 
         self._with_source(harness, DeletesTags, body)
 
+    @about(DeletesTags)
     def test_a_deleted_tag_can_be_pushed_again(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1", "v2"], image)
@@ -255,6 +267,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with_source(harness, DeletesTags, body)
 
+    @about(DeletesRepositories)
     def test_only_an_empty_repository_is_removed(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1"], image)
@@ -263,17 +276,18 @@ class CapabilityContract(ReferrerContract):
             with pytest.raises(Refused):
                 await remover.delete_repository("team/app")
             await intact(source, image, "v1")
-            with pytest.raises(NotFound):
+            with not_found():
                 await remover.delete_repository("team/absent")
             deleter = source.capability(DeletesTags, "team/app")
             if deleter is not None:
                 await deleter.delete_tag("team/app", "v1", None)
                 await remover.delete_repository("team/app")
-                with pytest.raises(NotFound):
+                with not_found():
                     await tags_of("team/app")(source)
 
         self._with_source(harness, DeletesRepositories, body)
 
+    @about(DatesTags)
     def test_free_dates_come_with_the_listing(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1"], image)
@@ -285,6 +299,7 @@ class CapabilityContract(ReferrerContract):
 
         self._with_source(harness, DatesTags, body)
 
+    @about(Recovers)
     def test_recovery_may_be_repeated(self, harness: Harness) -> None:
         image = make_image()
         harness.push("team/app", ["v1"], image)
@@ -296,21 +311,25 @@ class CapabilityContract(ReferrerContract):
 
         self._with_source(harness, Recovers, body)
 
-    def test_counters_and_quotas_are_numbers_that_move(self, harness: Harness) -> None:
+    @about(Counts)
+    def test_counters_are_numbers_that_move(self, harness: Harness) -> None:
         harness.push("team/app", ["v1"], make_image())
 
-        async def counted(counts: Counts, source: Source) -> None:
+        async def body(counts: Counts, source: Source) -> None:
             before = dict(counts.counters())
             await source.manifest("team/app", "v1")
             after = counts.counters()
             assert all(after[name] >= number for name, number in before.items())
             assert sum(after.values()) > sum(before.values())
 
-        async def metered(meter: Metered) -> None:
+        self._with_source(harness, Counts, body)
+
+    @about(Metered)
+    def test_a_quota_is_of_numbers(self, harness: Harness) -> None:
+        async def body(meter: Metered) -> None:
             assert all(type(number) is int for number in meter.quota().values())
 
-        self._with_source(harness, Counts, counted)
-        self._with(harness, Metered, metered)
+        self._with(harness, Metered, body)
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────
 
@@ -323,9 +342,7 @@ class CapabilityContract(ReferrerContract):
     def _with_source(
         self, harness: Harness, kind: type[C], body: Callable[[C, Source], Awaitable[None]]
     ) -> None:
-        """Run ``body`` on a capability that is declared; where it is not, there is nothing to promise."""
-        if kind not in self.capabilities:
-            return
+        """Run ``body`` on a capability that is declared."""
 
         async def inner(source: Source) -> None:
             given = source.capability(kind, "team/app")

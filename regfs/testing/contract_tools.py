@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import trio
 
 from regfs.digest import Digest
+from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import Counts, Source
 from regfs.testing.images import Image, Pushable
 
+P = ParamSpec("P")
+S = TypeVar("S", bound="Declares")
 T = TypeVar("T")
 
 Body = Callable[[Source], Awaitable[T]]
@@ -23,7 +27,11 @@ _MANY_PAGES: Final = 1000
 
 
 class Harness(Protocol):
-    """An empty registry, and a Source for it."""
+    """An empty registry, and a Source for it.
+
+    The suite asks nothing else of a harness. What the test of a new capability may need is asked where that capability
+    is declared, and `regfs.testing.harness.ConnectionHarness` then has a default that says what to implement.
+    """
 
     def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
         """Put an image or index into the registry under ``tags``, as somebody else would."""
@@ -32,6 +40,44 @@ class Harness(Protocol):
     def open(self) -> AbstractAsyncContextManager[Source]:
         """A new Source; closed at the end. Entered within `trio.run`."""
         ...
+
+
+class Declares(Protocol):
+    """A suite that says which capabilities its Source hands out."""
+
+    @property
+    def capabilities(self) -> Collection[type[Any]]:
+        """Their classes."""
+        ...
+
+
+def about(
+    kind: type[Any],
+) -> Callable[[Callable[Concatenate[S, P], None]], Callable[Concatenate[S, P], None]]:
+    """Make a test one of a capability: where that is not declared it promises nothing, and touches nothing."""
+
+    def mark(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
+        @functools.wraps(test)
+        def where_declared(suite: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            if kind in suite.capabilities:
+                test(suite, *args, **kwargs)
+
+        where_declared.about = kind  # type: ignore[attr-defined]  # for the suite's own tests
+        return where_declared
+
+    return mark
+
+
+@contextmanager
+def not_found() -> Iterator[None]:
+    """Something that is absent is asked for within the block: NotFound, which says at which registry."""
+    raised = None
+    try:
+        yield
+    except NotFound as error:
+        raised = error
+    assert raised is not None, "it is absent, and NotFound is not raised"
+    assert raised.registry, f"NotFound({raised.message!r}) does not say where: give it registry="
 
 
 def run(harness: Harness, body: Body[T]) -> T:

@@ -6,7 +6,7 @@ or fail any of them. Content is put straight in by the test (`push`), never thro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -233,8 +233,17 @@ class MemorySource:
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:  # noqa: ARG002 - one answer for all repositories
         """See `regfs.ports.Source.capability`."""
+        offer = self._offered().get(kind)
+        return cast(C, offer[1]()) if offer is not None and offer[0] else None
+
+    @property
+    def capabilities(self) -> Sequence[type]:
+        """What it hands out by its abilities: what a suite declares of it, and of a Source that is made from it."""
+        return [kind for kind, (able, _) in self._offered().items() if able]
+
+    def _offered(self) -> Mapping[type, tuple[bool, Callable[[], object]]]:
         able = self.abilities
-        offered: dict[type, tuple[bool, Callable[[], object]]] = {
+        return {
             ListsRepositories: (able.lists_repositories, lambda: able_to.ListsInMemory(self)),
             ListsNamespaces: (able.lists_namespaces, lambda: able_to.ListsNamespacesInMemory(self)),
             ResolvesTags: (able.resolves_tags, lambda: able_to.ResolvesInMemory(self)),
@@ -249,8 +258,6 @@ class MemorySource:
             Recovers: (able.recovers, lambda: able_to.RecoversInMemory(self)),
             DatesTags: (able.dates is not None, lambda: able_to.DatesInMemory(self)),
         }
-        offer = offered.get(kind)
-        return cast(C, offer[1]()) if offer is not None and offer[0] else None
 
     async def aclose(self) -> None:
         """See `regfs.ports.Source.aclose`."""

@@ -13,20 +13,15 @@ import pytest
 from regfs.connection import Connection
 from regfs.errors import Refused
 from regfs.ports import (
-    Counts,
-    DatesTags,
     DeletesTags,
     HttpPolicy,
-    ListsNamespaces,
-    ListsReferrers,
-    ListsRepositories,
     Provider,
-    Recovers,
-    ResolvesTags,
     Source,
     Tools,
 )
 from regfs.providers.generic import GenericProvider
+from regfs.providers.ghcr import GhcrProvider
+from regfs.providers.gitlab import GitLabProvider
 from regfs.providers.oci import OciLayoutProvider
 from regfs.testing.contract import Harness, SourceContract
 from regfs.testing.contract_tools import intact, run
@@ -104,7 +99,7 @@ class FakeHarness(ProviderHarness):
 
 
 class TestOciLayouts(SourceContract):
-    capabilities: ClassVar = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Counts})
+    capabilities: ClassVar = OciLayoutProvider.capabilities
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -112,9 +107,7 @@ class TestOciLayouts(SourceContract):
 
 
 class TestGenericProvider(SourceContract):
-    capabilities: ClassVar = frozenset(
-        {ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Recovers, Counts}
-    )
+    capabilities: ClassVar = GenericProvider.capabilities
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Iterator[Harness]:
@@ -123,7 +116,7 @@ class TestGenericProvider(SourceContract):
 
 
 class TestGitLab(SourceContract):
-    capabilities: ClassVar = frozenset({ListsNamespaces, ListsReferrers, ResolvesTags, DeletesTags, Counts})
+    capabilities: ClassVar = GitLabProvider.capabilities
     keeps_referrers: ClassVar = False
 
     @pytest.fixture
@@ -139,9 +132,7 @@ class TestTheShelfOfTheDocumentation(SourceContract):
 
 
 class TestGitHubContainerRegistry(SourceContract):
-    capabilities: ClassVar = frozenset(
-        {ListsNamespaces, ListsReferrers, ResolvesTags, DatesTags, DeletesTags, Recovers, Counts}
-    )
+    capabilities: ClassVar = GhcrProvider.capabilities
     keeps_referrers: ClassVar = False
 
     @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -18,22 +19,21 @@ from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import (
     Cost,
-    Counts,
     Credential,
     DatesTags,
     DeletesTags,
     Deletion,
-    ListsReferrers,
-    ListsRepositories,
     RawManifest,
-    Recovers,
     ResolvesTags,
     TagPage,
 )
+from regfs.providers.generic import GenericProvider
+from regfs.providers.oci import OciLayoutProvider
 from regfs.reference import TagOrDigest
 from regfs.testing.behaviour import Auth, Behaviour, Framing, Order, Paging, TagDelete
 from regfs.testing.contract import KINDS, Harness, SourceContract
 from regfs.testing.fake import FakeRegistry
+from regfs.testing.images import make_image
 from regfs.testing.memory import Abilities, MemorySource
 from tests.support.harnesses import LayoutHarness, MemoryHarness, V2Harness
 from tests.support.registry import DockerRegistry
@@ -42,7 +42,7 @@ from tests.support.tokens import TokenServer
 
 C = TypeVar("C")
 
-V2 = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Recovers, Counts})
+V2 = GenericProvider.capabilities
 
 
 class OneCredential:
@@ -67,6 +67,14 @@ class TestMemorySourceThatCanDoAll(SourceContract):
         return MemoryHarness(MemorySource(abilities=replace(able, tags_per_page=100)))
 
 
+class TestMemorySourceAsItIs(SourceContract):
+    capabilities = MemorySource().capabilities
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return MemoryHarness()
+
+
 class TestMemorySourceThatCanDoNothingMore(SourceContract):
     @pytest.fixture
     def harness(self) -> Harness:
@@ -77,7 +85,7 @@ class TestMemorySourceThatCanDoNothingMore(SourceContract):
 
 
 class TestLayoutSource(SourceContract):
-    capabilities = frozenset({ListsRepositories, ListsReferrers, ResolvesTags, DeletesTags, Counts})
+    capabilities = OciLayoutProvider.capabilities
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -223,7 +231,12 @@ class Broken(MemorySource):
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
         if self.defect == "an absent manifest is another's error" and "absent" in repository:
             raise KeyError(repository)
-        found = await super().manifest(repository, reference)
+        try:
+            found = await super().manifest(repository, reference)
+        except NotFound as error:
+            if self.defect == "what is absent is not said of a registry":
+                error.registry = ""
+            raise
         if self.defect == "a manifest has another's digest":
             return RawManifest(found.raw, found.media_type, Digest("sha256", "2" * 64))
         if self.defect == "manifests are cached":
@@ -312,6 +325,7 @@ DEFECTS = {
     "manifests are cached": "test_a_tag_that_moves_is_seen_at_its_new_place",
     "manifests are written anew": "test_a_manifest_is_given_byte_by_byte_by_tag_and_by_digest",
     "a manifest has another's digest": "test_a_manifest_is_given_byte_by_byte_by_tag_and_by_digest",
+    "what is absent is not said of a registry": "test_absent_manifests_are_not_found",
     "an absent manifest is another's error": "test_absent_manifests_are_not_found",
     "a range has one byte more": "test_a_blob_is_given_whole_and_in_ranges",
     "an absent blob is empty": "test_an_absent_blob_is_not_found_on_entering",
@@ -327,7 +341,7 @@ DEFECTS = {
 
 
 class Declared(SourceContract):
-    capabilities = V2
+    capabilities = Broken("no defect").capabilities
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -337,6 +351,31 @@ def test_the_suite_finds_the_defect(defect: str) -> None:
 
 def test_the_suite_finds_nothing_where_nothing_is_wrong() -> None:
     assert failures(lambda: MemoryHarness(Broken("no defect"))) == []
+
+
+class Untouchable:
+    """A harness that has nothing that anybody could use."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a capability that nobody declared wants {name!r} of the harness")
+
+
+def test_a_capability_that_is_not_declared_wants_nothing_of_a_harness() -> None:
+    """So a Source's suite stays green when a later kit brings tests of a capability that it does not have."""
+
+    class Nothing(SourceContract):
+        pass
+
+    suite: Any = Nothing()
+    tests = [getattr(suite, name) for name in dir(suite) if name.startswith("test_")]
+    of_capabilities = [test for test in tests if hasattr(test, "about")]
+    assert {test.about for test in of_capabilities} == set(KINDS)
+    required = {name for name in vars(SourceContract) if name.startswith("test_")}
+    assert {test.__name__ for test in tests if test not in of_capabilities} == required | {
+        "test_the_capabilities_are_those_declared"
+    }
+    for test in of_capabilities:
+        test(Untouchable(), *([make_image()] if "what" in inspect.signature(test).parameters else []))
 
 
 def failures(harness: Callable[[], Harness]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from regfs.digest import Digest
 from regfs.errors import HalfDeleted, NoSuchAttribute, NotEmpty, NotFound, Refused, RegfsError
@@ -14,10 +16,26 @@ MANIFEST = "manifest.json"
 DIGEST = "digest"
 CONFIG = "config.json"
 PLATFORMS = "platforms"
-TAG_NAMES = (MANIFEST, DIGEST, CONFIG, PLATFORMS)
+ROOM_NAMES = ("layers", "rootfs", "referrers", "oci")
+TAG_NAMES = (MANIFEST, DIGEST, CONFIG, *ROOM_NAMES, PLATFORMS)
 """What a tag's folder can hold, the manifest first: recursive removers must reach it before anything else."""
 
 _FOLDERS = frozenset({PLATFORMS})
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A folder in a digest's folder, to which a link leads in a tag's: so nothing recursive pulls an image.
+
+    ``make`` is given the digest's folder, the name and the manifest; ``is_there`` asks nothing.
+    """
+
+    make: Callable[[ManifestFolder, str, Manifest], Node]
+    is_there: Callable[[Registry, Manifest], bool]
+
+
+ROOMS: Final[dict[str, Room]] = {}
+"""By name, of `ROOM_NAMES`: `regfs.tree.rooms` puts them in."""
 
 
 def names_of(registry: Registry, manifest: Manifest) -> list[str]:
@@ -25,6 +43,9 @@ def names_of(registry: Registry, manifest: Manifest) -> list[str]:
     names = [MANIFEST, DIGEST]
     if registry.contents.has_config(manifest):
         names.append(CONFIG)
+    for name in ROOM_NAMES:
+        if name in ROOMS and ROOMS[name].is_there(registry, manifest):
+            names.append(name)
     if manifest.is_index:
         names.append(PLATFORMS)
     return names
@@ -129,6 +150,10 @@ class ManifestFolder(Folder):
             return self.child(key, lambda: ConfigFile(self, name, manifest))
         if name == PLATFORMS:
             return self.child(key, lambda: PlatformsFolder(self, name, manifest))
+        if name in ROOM_NAMES and self.tag is None:
+            return self.child(key, lambda: ROOMS[name].make(self, name, manifest))
+        if name in ROOM_NAMES:
+            return self.child(key, lambda: RoomLink(self, name, manifest.digest))
         return self._plain(name, manifest.descriptor, manifest.raw)
 
     def _plain(self, name: str, descriptor: Descriptor, raw: bytes | None = None) -> Node:
@@ -230,6 +255,21 @@ def describe(descriptor: Descriptor, name: str) -> str:
     if name not in fields:
         raise NoSuchAttribute(f"there is no attribute user.{name}")
     return fields[name]
+
+
+class RoomLink(Link):
+    """In a tag's folder, a link to the room of that name in its digest's: who is inside stays there when the tag moves."""
+
+    __slots__ = ()
+
+    def __init__(self, parent: ManifestFolder, name: str, digest: Digest) -> None:
+        target = f"{parent.to_repository}/.digests/{digest.file_name}/{name}"
+        super().__init__(parent, name, target, 0.0, (name, digest))
+
+    @property
+    def holds_for(self) -> float:
+        assert isinstance(self.parent, ManifestFolder)
+        return self.parent.shows_for
 
 
 class ManifestChild(Node):

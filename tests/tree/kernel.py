@@ -16,6 +16,11 @@ from regfs.tree.attributes import Attributes, Kind
 from regfs.tree.filesystem import FileSystem, TreeSettings
 
 
+def rooms(*, image: bool = True) -> list[str]:
+    """The links in a tag's folder, without ``rootfs``, for which `mounted` has nothing that reads images."""
+    return ["layers", "referrers", "oci"] if image else ["referrers", "oci"]
+
+
 class TrioClock:
     """Time by trio's clock, which tests set; 1970 is 2026 here."""
 
@@ -34,7 +39,7 @@ class Kernel:
         self.lookups: dict[int, int] = {}
 
     async def walk(self, path: str) -> Attributes:
-        """Look up each component; links are followed. Like the kernel, it asks for no attributes on the way."""
+        """Look up each component; links are followed, a last one before a slash. Like the kernel, it asks for no attributes on the way."""
         attributes = Attributes(1, Kind.FOLDER, 0o555, 0, 0, 0, 0)
         done: list[tuple[str, Attributes]] = []
         names = [name for name in path.split("/") if name]
@@ -45,7 +50,7 @@ class Kernel:
                 attributes = done[-1][1] if done else Attributes(1, Kind.FOLDER, 0o555, 0, 0, 0, 0)
                 continue
             found = await self.lookup(attributes.ino, name)
-            if found.kind is Kind.LINK and names:
+            if found.kind is Kind.LINK and (names or path.endswith("/")):
                 names = (await self.filesystem.readlink(found.ino)).decode().split("/") + names
                 continue
             attributes = found

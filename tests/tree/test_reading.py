@@ -26,7 +26,7 @@ from regfs.ports import RawManifest
 from regfs.testing.images import DEFAULT_CREATED, make_image, make_index
 from regfs.testing.memory import Abilities, MemorySource
 from regfs.tree.attributes import Kind
-from tests.tree.kernel import mounted, run
+from tests.tree.kernel import mounted, rooms, run
 
 
 def asked(source: MemorySource) -> list[tuple[str, str, str]]:
@@ -61,7 +61,7 @@ def test_a_tag_lists_its_manifest_first() -> None:
     async def test() -> None:
         source = source_with("app:v1")
         async with mounted(source) as kernel:
-            assert await kernel.ls("app/v1") == ["manifest.json", "digest", "config.json"]
+            assert await kernel.ls("app/v1") == ["manifest.json", "digest", "config.json", *rooms()]
 
     run(test)
 
@@ -173,7 +173,7 @@ def test_any_manifest_of_a_repository_is_found_by_its_digest() -> None:
         async with mounted(source) as kernel:
             folder = f"app/.digests/{image.digest.file_name}"
             assert await kernel.cat(f"{folder}/manifest.json") == image.manifest.raw
-            assert await kernel.ls(folder) == ["manifest.json", "digest", "config.json"]
+            assert await kernel.ls(folder) == ["manifest.json", "digest", "config.json", *rooms()]
             assert asked(source) == [("manifest", "app", str(image.digest))]
             await kernel.cat("other/v1/manifest.json")
             assert not await kernel.exists(f"app/.digests/{other.digest.file_name}")
@@ -712,7 +712,8 @@ def test_an_index_without_the_hosts_platform_has_no_config_json() -> None:
         index = make_index([make_image("s390", platform=Platform("linux", "s390x"))])
         source.push("app", "v1", index)
         async with mounted(source) as kernel:
-            assert await kernel.ls("app/v1") == ["manifest.json", "digest", "platforms"]
+            names = ["manifest.json", "digest", *rooms(image=False), "platforms"]
+            assert await kernel.ls("app/v1") == names
             assert not await kernel.exists("app/v1/config.json")
 
     run(test)

@@ -1,0 +1,80 @@
+"""The folder ``layers`` of a manifest: each blob exactly as it is stored, fetched when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from regfs.errors import NoSuchAttribute, NotFound
+from regfs.manifest import Descriptor, Manifest
+from regfs.tree.blobfile import BlobFile
+from regfs.tree.nodes import Folder, Node
+from regfs.tree.registry import Registry
+from regfs.tree.tagfolder import ManifestChild, ManifestFolder
+from regfs.tree.titles import artifact_names
+
+_SUFFIXES: Final = {"gzip": ".tar.gz", "zstd": ".tar.zst", "tar": ".tar"}
+"""By the last word of a media type: ``…layer.v1.tar+gzip`` (image-spec 1.1), ``…diff.tar.gzip`` (Docker's schema 2)."""
+
+
+def has_layers(registry: Registry, manifest: Manifest) -> bool:
+    """Say whether a manifest has layers, of an index whether the host's platform is in it. Asks nothing."""
+    return registry.contents.has_config(manifest) if manifest.is_index else bool(manifest.layers)
+
+
+def layer_names(manifest: Manifest) -> Mapping[str, Descriptor]:
+    """Name and descriptor of each layer, in the manifest's order.
+
+    Those of an image are numbered from the lowest on, in as many digits as the last one needs, two at the least; those
+    of an artifact bear their titles, as `artifact_names` says.
+    """
+    if not manifest.is_image:
+        return artifact_names(manifest.layers)
+    width = max(2, len(str(len(manifest.layers) - 1)))
+    return {f"{n:0{width}}{suffix(layer.media_type)}": layer for n, layer in enumerate(manifest.layers)}
+
+
+def suffix(media_type: str) -> str:
+    """How the file of a layer of that type ends: ``.tar``, ``.tar.gz``, ``.tar.zst``; nothing for an unknown type."""
+    words = media_type.lower().replace("+", ".").split(".")
+    return _SUFFIXES.get(words[-1], "") if "tar" in words else ""
+
+
+class LayersFolder(ManifestChild, Folder):
+    """The blobs of an image's layers or of an artifact; of an index, those of the host's platform."""
+
+    __slots__ = ("_named", "manifest")
+    kind = Folder.kind
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
+        super().__init__(parent, name, manifest.descriptor)
+        self.manifest = manifest
+        self._named: Mapping[str, Descriptor] | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        return False
+
+    async def find(self, name: str) -> Node:
+        named = await self._layers()
+        if name not in named:
+            raise NotFound(f"{self.path()} holds no {name}")
+        return self._file(name, named[name])
+
+    async def entries(self) -> Sequence[Node]:
+        return [self._file(name, descriptor) for name, descriptor in (await self._layers()).items()]
+
+    async def _layers(self) -> Mapping[str, Descriptor]:
+        if self._named is None:
+            folder = self.folder
+            self._named = layer_names(await folder.registry.contents.image(folder.repository, self.manifest))
+        return self._named
+
+    def _file(self, name: str, descriptor: Descriptor) -> Node:
+        return self.child(name, lambda: BlobFile(self, name, self.folder, descriptor))
+
+    def attribute_names(self) -> list[str]:
+        return []
+
+    async def attribute(self, name: str) -> str:
+        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")

@@ -207,6 +207,36 @@ def test_a_registry_that_deletes_repositories_is_asked_once_they_are_gone() -> N
     run(test)
 
 
+def test_one_that_was_pushed_again_after_its_deletion_is_there_again() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.rm(f"app/{COSIGN[0]}/manifest.json")
+            await trio.sleep(1)
+            source.push("app", [COSIGN[0]], SBOM)
+            await trio.sleep(11)
+            await kernel.ls("app")
+            assert await kernel.cat(f"app/{COSIGN[0]}/manifest.json") == SBOM.manifest.raw
+
+    run(test)
+
+
+def test_a_registry_that_refuses_is_not_asked_about_all_of_them() -> None:
+    async def test() -> None:
+        source = MemorySource()
+        source.push("app", ["v1"], IMAGE)
+        source.push("app", [f"{fallback_tag(make_image(str(n)).digest)}.sig" for n in range(40)], SBOM)
+        async with mounted(source, writable=True) as kernel:
+            await kernel.ls("app")
+            await kernel.rm_r("app/v1")
+            source.fail(Refused("no"), "delete_tag")
+            with pytest.raises(Refused):
+                await kernel.rmdir("app")
+            assert source.count("delete_tag") <= 1 + 8
+
+    run(test)
+
+
 def test_removing_does_not_hold_up_the_registry_with_all_of_them_at_once() -> None:
     async def test() -> None:
         source = MemorySource()

@@ -23,7 +23,7 @@ from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
 from regfs.opening import open_registries, with_provider_sources
-from regfs.ports import HttpPolicy, Source
+from regfs.ports import Blobs, HttpPolicy, Images, Source
 from regfs.recovery import Recovery, left_behind, state_folder
 from regfs.tree.filesystem import FileSystem, TreeSettings
 from regfs.wrapping import (
@@ -105,8 +105,10 @@ class App:
             single=single,
             call_deadline=settings.call_deadline,
             show_fallback_tags=settings.show_fallback_tags,
+            image_owners=settings.image_owners,
         )
         self.filesystem = FileSystem(tree, clock=time, store=MemoryStore())
+        self.filesystem.images = self._images
         self.filesystem.on_root_use = self._on_root_use
         self.filesystem.facts = self._signed_in
 
@@ -219,6 +221,18 @@ class App:
                 asked = known.get(opened.connection.name, "not asked for yet")
                 return {"auth": opened.connection.auth, "signed_in": asked or "no"}
         return {}
+
+    def _images(self, blobs: Blobs) -> Images:
+        """What shows the images of one registry. Imported here: a command that only lists has no use for it."""
+        from regfs.image.images import LayeredImages
+        from regfs.image.layer import IndexedLayers
+
+        assert self._nursery is not None, "serve() comes first"
+        layers = IndexedLayers(blobs)
+        layers.start(self._nursery)
+        return LayeredImages(
+            layers, raw_links=self._settings.symlinks == "raw", report=self.filesystem.report
+        )
 
     # ── opening and closing ──
 

@@ -31,7 +31,8 @@ class Settings:
     """What the config files and the command line say. Times in seconds; None: not set.
 
     ``umask`` takes permissions away from what files and folders show. ``verbose`` is 0, 1 (info) or 2 (debug).
-    ``cache_size`` is in bytes.
+    ``cache_size`` is in bytes. ``owners``: ``image`` or ``squash``; None: ``image`` where root mounts. ``symlinks``: ``clamped``
+    or ``raw``.
     """
 
     ttl: float = 10.0
@@ -49,9 +50,16 @@ class Settings:
     retries: int = 4
     max_requests: int = 16
     show_fallback_tags: bool = False
+    owners: str | None = None
+    symlinks: str = "clamped"
     cache_dir: Path | None = None
     cache_size: int = 10 * 2**30
     registries: tuple[Connection, ...] = ()
+
+    @property
+    def image_owners(self) -> bool:
+        """Whether the files of an image show the owners and modes that the image gives them."""
+        return os.geteuid() == 0 if self.owners is None else self.owners == "image"
 
     @property
     def cache_folder(self) -> Path:
@@ -75,6 +83,8 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "retries": values.integer(0, 20),
     "max_requests": values.integer(1, 256),
     "show_fallback_tags": values.boolean,
+    "owners": values.choice("image", "squash"),
+    "symlinks": values.choice("clamped", "raw"),
     "cache_dir": values.path,
     "cache_size": values.size,
 }

@@ -167,6 +167,8 @@ _SETTINGS: Final[Mapping[str, Callable[[str], object]]] = {
     "call_deadline": _number,
     "retries": _integer,
     "max_requests": _integer,
+    "owners": values.choice("image", "squash"),
+    "symlinks": values.choice("clamped", "raw"),
 }
 _CONNECTION: Final[Mapping[str, Callable[[str], object]]] = {
     "ca": _path,

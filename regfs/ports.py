@@ -769,6 +769,10 @@ class RootTree(Protocol):
         """A file to read. Its reader is not ``verified`` until its layer is."""
         ...
 
+    def layer_of(self, entry: RootEntry) -> Digest | None:
+        """The digest of the layer that an entry comes from; None: no layer has a member for it."""
+        ...
+
 
 class Images(Protocol):
     """Shows what is inside images."""

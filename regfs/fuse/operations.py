@@ -34,7 +34,14 @@ HANDLERS: Final = (
 )  # fmt: skip
 """Every request that pyfuse3 can hand to us. Each is answered through `_answering`, whichever class defines it."""
 
-_FILE_TYPE: Final = {Kind.FOLDER: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}
+_FILE_TYPE: Final = {
+    Kind.FOLDER: stat.S_IFDIR,
+    Kind.FILE: stat.S_IFREG,
+    Kind.LINK: stat.S_IFLNK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
 _PAGE: Final = 4096
 _LARGE_READ: Final = 128 * 1024
 _PRETENDED_BLOCKS: Final = (
@@ -255,11 +262,11 @@ class RegfsOperations(_AnsweringOperations):
     def _entry(self, attributes: Attributes) -> EntryAttributes:
         entry = EntryAttributes()
         entry.st_ino = attributes.ino
-        is_link = attributes.kind is Kind.LINK
-        mode = attributes.mode if is_link else self._ownership.permissions(attributes.mode)
-        entry.st_mode = _FILE_TYPE[attributes.kind] | mode
-        entry.st_nlink = 1  # of a folder, 1 tells `find` that the link count says nothing about sub-folders
-        entry.st_uid, entry.st_gid = self._ownership.uid, self._ownership.gid
+        entry.st_mode = _FILE_TYPE[attributes.kind] | self._permissions(attributes)
+        # Of a folder, 1 tells `find` that the link count says nothing about sub-folders.
+        entry.st_nlink = attributes.links
+        entry.st_uid, entry.st_gid = attributes.owner or (self._ownership.uid, self._ownership.gid)
+        entry.st_rdev = attributes.device
         entry.st_size = attributes.size
         entry.st_blksize = _LARGE_READ if attributes.size > _LARGE_READ else _PAGE
         entry.st_blocks = (attributes.size + 511) // 512
@@ -267,3 +274,8 @@ class RegfsOperations(_AnsweringOperations):
         entry.entry_timeout = attributes.entry_timeout
         entry.attr_timeout = attributes.attr_timeout
         return entry
+
+    def _permissions(self, attributes: Attributes) -> int:
+        if attributes.kind is Kind.LINK or attributes.owner is not None:
+            return attributes.mode
+        return self._ownership.permissions(attributes.mode)

@@ -22,6 +22,8 @@ _KINDS: Final = {
 }
 _IMPLICIT_MODE: Final = 0o755
 _HOPS: Final = 40
+_NO_OWNER: Final = 2**32 - 1
+_OVERFLOW_OWNER: Final = 65534
 
 
 class LayerMissing(Exception):
@@ -122,9 +124,10 @@ class Merge:
                 entries.append(self._entry(prefix + name, child))
         return entries
 
-    def needs_all(self, path: bytes) -> bool:
-        """Whether to list a folder is likely to need every layer: of the root's no layer replaces all."""
-        return not path
+    def size(self, path: bytes) -> int | None:
+        """About how many names a folder holds. None: there is no folder of that path."""
+        place = self._locate(path, len(self._trees) - 1)
+        return None if place is None or not place.is_folder else len(self._names(path))
 
     def member(self, place: Place) -> Member:
         """The member an entry was made from; not for an implicit folder."""
@@ -247,8 +250,8 @@ class Merge:
             path,
             _KINDS[member.kind],
             member.mode & 0o7777,
-            member.uid,
-            member.gid,
+            _owner(member.uid),
+            _owner(member.gid),
             len(target) if is_link else member.size if member.kind is MemberKind.FILE else 0,
             member.mtime_ns,
             1 if place.is_folder else self._links(path, place),
@@ -294,6 +297,11 @@ class Merge:
 
 
 _NO_XATTRS: Final[dict[bytes, bytes]] = {}
+
+
+def _owner(number: int) -> int:
+    """A user or group as the kernel can say it; beyond that, its own number for one that can't be shown."""
+    return number if 0 <= number < _NO_OWNER else _OVERFLOW_OWNER
 
 
 def _is_hidden(path: bytes) -> bool:

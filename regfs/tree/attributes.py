@@ -12,11 +12,18 @@ class Kind(Enum):
     FOLDER = "folder"
     FILE = "file"
     LINK = "link"
+    CHARACTER_DEVICE = "character device"
+    BLOCK_DEVICE = "block device"
+    FIFO = "fifo"
 
 
 @dataclass(slots=True)
 class Attributes:
-    """One name's attributes. ``mode``: permission bits only; times in nanoseconds since 1970; timeouts in seconds."""
+    """One name's attributes. ``mode``: permission bits only; times in nanoseconds since 1970; timeouts in seconds.
+
+    ``owner``: user and group, shown as they are, and the mode with them; None: whom the mount's files belong to. ``links``:
+    how many names the file has. ``device``: of a device node, as `os.makedev` makes it.
+    """
 
     ino: int
     kind: Kind
@@ -25,6 +32,9 @@ class Attributes:
     time_ns: int
     entry_timeout: float
     attr_timeout: float
+    owner: tuple[int, int] | None = None
+    links: int = 1
+    device: int = 0
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +23,7 @@ from regfs.errors import (
     RegfsError,
     WriteRefused,
 )
-from regfs.ports import BlobStore, Clock, ContentStore, Source
+from regfs.ports import Blobs, BlobStore, Clock, ContentStore, Images, Source
 from regfs.tree import own
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
 from regfs.tree.blobs import RegistryBlobs
@@ -34,6 +35,8 @@ from regfs.tree.names import Listed, NameFolder, RegistryRoot
 from regfs.tree.nodes import BrokenFolder, Folder, Node
 from regfs.tree.opened import Bytes, Opened, Streamed
 from regfs.tree.registry import Registry
+from regfs.tree.rooms import furnish
+from regfs.tree.rootfs import ImageNode, RootfsFolder, RootListing, decoded, encoded
 from regfs.tree.roots import ConnectionsRoot
 from regfs.tree.status import counters, describe
 from regfs.tree.streamed import StreamedFile
@@ -49,7 +52,7 @@ _ASKED_AGAIN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TreeSettings:
-    """How a mount behaves. Times in seconds.
+    """How a mount behaves. Times in seconds. ``image_owners``: files in images belong to whom the image says.
 
     ``single``: one registry is the root; else one folder a connection. ``settle_at_lookup``: a name is settled when
     it is looked up, since writers and permission checks believe a positive lookup.
@@ -61,6 +64,7 @@ class TreeSettings:
     single: bool = True
     call_deadline: float = 30.0
     show_fallback_tags: bool = False
+    image_owners: bool = False
 
 
 class FileSystem:
@@ -74,12 +78,15 @@ class FileSystem:
         store: ContentStore,
         blob_store: BlobStore | None = None,
     ) -> None:
+        furnish()
         self.settings = settings
         self.errors = ErrorLog()
         self.registries: dict[str, Registry] = {}
         self.on_root_use: Callable[[], None] = lambda: None
         self.invalidate: Callable[[int, bytes], None] = lambda _parent, _name: None
         self.facts: Callable[[str], Mapping[str, object]] = lambda _registry: {}
+        self.images: Callable[[Blobs], Images] | None = None
+        """Makes what shows images of one registry, from its blobs. Set before registries are added."""
         self._clock = clock
         self._store = store
         self._blob_store = blob_store
@@ -103,16 +110,19 @@ class FileSystem:
 
     def add_registry(self, name: str, source: Source, connection: Connection) -> None:
         """Show a registry; in a mount of a single one, as the root."""
+        blobs = RegistryBlobs(source, self._blob_store)
         registry = Registry(
             name,
             source,
             connection,
             clock=self._clock,
             store=self._store,
-            blobs=RegistryBlobs(source, self._blob_store),
+            blobs=blobs,
             ttl=self.settings.ttl,
             deadline=self.settings.call_deadline,
             show_fallback_tags=self.settings.show_fallback_tags,
+            images=None if self.images is None else self.images(blobs),
+            image_owners=self.settings.image_owners,
         )
         if self._nursery is not None:
             registry.start(self._nursery)
@@ -148,7 +158,7 @@ class FileSystem:
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """The node that ``name`` stands for in a folder, remembered once more until `forget`. Raises NotFound."""
         folder = self._inodes[parent]
-        text = _decoded(name)
+        text = decoded(name) if isinstance(folder, ImageNode | RootfsFolder) else _decoded(name)
         with self._operation(folder, text):
             node = await self._find(folder, text)
             if self.settings.settle_at_lookup:
@@ -195,12 +205,19 @@ class FileSystem:
             if mode & 2 and not self.settings.writable:
                 raise ReadOnly("the mount is read-only; mount it with --rw to delete tags")
             # Only who mounted comes here: for others the kernel compares the bits itself.
-            if mode & 7 & ~(self._mode(node) >> 6):
+            if mode & 7 & ~self._bits_for_owner(node):
                 raise ModeForbids(f"the mode of {node.path()} does not allow that")
+
+    def _bits_for_owner(self, node: Node) -> int:
+        """What who mounted may do. It is root where the image's own owners are shown, whom the bits don't bind."""
+        mode = self._mode(node)
+        if node.owner is None:
+            return mode >> 6 & 7
+        return 7 if node.kind is Kind.FOLDER or mode & 0o111 else 6
 
     async def readlink(self, ino: int) -> bytes:
         """Where a link leads."""
-        return self._inodes[ino].target().encode()
+        return encoded(self._inodes[ino].target())
 
     # ── folders ──
 
@@ -240,10 +257,12 @@ class FileSystem:
 
     def _read(self, entries: Sequence[Node], start: int) -> Iterator[DirEntry]:
         known = entries.stretch() if isinstance(entries, Listed) else _nothing_known
+        named = entries.name if isinstance(entries, RootListing) else None
         for place in range(start, len(entries)):
             node = entries[place]
             try:
-                yield DirEntry(node.name.encode(), self._attributes(node, known(node)), place + 1)
+                name = node.name.encode() if named is None else named(place)
+                yield DirEntry(name, self._attributes(node, known(node)), place + 1)
             finally:
                 self._inodes.drop_if_unused(node)
 
@@ -335,6 +354,11 @@ class FileSystem:
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute. Outside ``user.`` it is AttributeUnsupported at once, so that `ls -l` stops asking."""
         node = self._inodes[ino]
+        if isinstance(node, ImageNode):
+            with self._operation(node):
+                found = await node.xattr(name)
+            if found is not None:
+                return found
         namespace, _, rest = _decoded(name).partition(".")
         if namespace != "user":
             raise AttributeUnsupported(f"there are no attributes outside user.: {rest[:80]}")
@@ -346,6 +370,8 @@ class FileSystem:
     async def listxattr(self, ino: int) -> list[bytes]:
         """The names of a node's extended attributes."""
         node = self._inodes[ino]
+        if isinstance(node, ImageNode):
+            return node.xattr_names()
         with self._operation(node):
             if isinstance(node, ManifestFolder) and node.holds_for <= 0:
                 await node.settle()
@@ -381,6 +407,10 @@ class FileSystem:
             count = last_count
         self._refreshed = ino, count, now
         return count
+
+    def report(self, where: str, what: str) -> None:
+        """Add a line to ``.regfs/errors`` on what lasts, unless it was told a moment ago."""
+        self.errors.add_state(where, what, self._clock.time())
 
     def refresh_registry(self, registry: Registry) -> int:
         """Forget everything that a registry said."""
@@ -449,9 +479,12 @@ class FileSystem:
             folder_mode = 0o755 if self.settings.writable else 0o555
             return Attributes(node.ino, Kind.FOLDER, folder_mode, 0, known[0], known[1], known[1])
         holds_for = max(0.0, node.holds_for)
-        return Attributes(
+        attributes = Attributes(
             node.ino, node.kind, self._mode(node), node.size, node.time_ns, holds_for, holds_for
         )
+        if isinstance(node, ImageNode):
+            attributes.owner, attributes.links, attributes.device = node.owner, node.links, node.device
+        return attributes
 
     def _attributes_in_passing(self, node: Node) -> Attributes:
         """The attributes for a lookup. A time that may still become a better one is not to be kept: `getattr` settles it."""
@@ -490,7 +523,8 @@ class _Operation:
 
     def __init__(self, files: FileSystem, node: Node, name: str) -> None:
         self._files, self._node, self._name = files, node, name
-        self._scope = trio.move_on_after(files.settings.call_deadline)
+        deadline = math.inf if node.waits_for_data else files.settings.call_deadline
+        self._scope = trio.move_on_after(deadline)
 
     def __enter__(self) -> None:
         self._scope.__enter__()

@@ -26,6 +26,8 @@ class Node:
 
     __slots__ = ("__weakref__", "children", "ino", "key", "lookups", "name", "parent")
     kind: ClassVar[Kind] = Kind.FILE
+    waits_for_data: ClassVar[bool] = False
+    """Whether asking about it may have to wait for blobs, whose readers watch over their progress themselves."""
 
     def __init__(self, parent: Node | None, name: str, key: Hashable = None) -> None:
         self.parent = parent
@@ -66,6 +68,21 @@ class Node:
     def mode(self) -> int | None:
         """Permission bits, where they differ from the mount's."""
         return None
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """User and group, where they are not the mount's."""
+        return None
+
+    @property
+    def links(self) -> int:
+        """How many names share this inode."""
+        return 1
+
+    @property
+    def device(self) -> int:
+        """Of a device node, as `os.makedev` makes it."""
+        return 0
 
     @property
     def size(self) -> int:

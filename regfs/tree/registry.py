@@ -23,7 +23,16 @@ from regfs.errors import (
     Unsupported,
 )
 from regfs.manifest import Descriptor, Manifest
-from regfs.ports import Answer, Clock, ContentStore, DeletesRepositories, DeletesTags, Deletion, Source
+from regfs.ports import (
+    Answer,
+    Clock,
+    ContentStore,
+    DeletesRepositories,
+    DeletesTags,
+    Deletion,
+    Images,
+    Source,
+)
 from regfs.tree.blobs import RegistryBlobs
 from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
@@ -55,6 +64,8 @@ class Registry(Knowledge):
         ttl: float,
         deadline: float,
         show_fallback_tags: bool = False,
+        images: Images | None = None,
+        image_owners: bool = False,
     ) -> None:
         super().__init__(
             name,
@@ -67,6 +78,8 @@ class Registry(Knowledge):
             show_fallback_tags=show_fallback_tags,
         )
         self.blobs = blobs
+        self.images = images
+        self.image_owners = image_owners
         self.referrers = ReferrerLists(source, self.contents, self._digest_of, clock, ttl, deadline)
         self.listings = Flights(deadline)
         """Folders being listed for whoever reads them: `regfs.tree.incoming`."""

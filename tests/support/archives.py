@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
+import os
+import subprocess
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from regfs.digest import Digest
 from regfs.image.members import Member, MemberKind, clean_path
+from regfs.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
+from regfs.testing.images import Content, Image
 
 _TYPES = {
     MemberKind.FILE: tarfile.REGTYPE,
@@ -98,8 +104,6 @@ def _member(info: tarfile.TarInfo) -> Member:
 
 
 def _device(info: tarfile.TarInfo, kind: MemberKind) -> int:
-    import os
-
     is_device = kind in (MemberKind.CHARACTER_DEVICE, MemberKind.BLOCK_DEVICE)
     return os.makedev(info.devmajor, info.devminor) if is_device else 0
 
@@ -139,3 +143,43 @@ def _text(raw: bytes) -> str:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def layered_image(layers: Sequence[bytes], *, media_types: Sequence[str] = (), family: str = "oci") -> Image:
+    """An image of these archives, the lowest first: as they are, or by ``media_types`` compressed."""
+    types = media_types or (f"{_PLAIN[family]}",) * len(layers)
+    contents = tuple(Content(kind, _stored(kind, data)) for kind, data in zip(types, layers, strict=True))
+    config = Content(
+        OCI_CONFIG if family == "oci" else DOCKER_CONFIG,
+        json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "created": "2024-05-17T12:30:00Z",
+                "config": {},
+                "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(data)) for data in layers]},
+            }
+        ).encode(),
+    )
+    kind = OCI_MANIFEST if family == "oci" else DOCKER_MANIFEST
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "config": config.reference(),
+        "layers": [content.reference() for content in contents],
+    }
+    return Image(Content(kind, json.dumps(manifest).encode()), config, contents)
+
+
+_PLAIN = {
+    "oci": "application/vnd.oci.image.layer.v1.tar",
+    "docker": "application/vnd.docker.image.rootfs.diff.tar",
+}
+
+
+def _stored(kind: str, data: bytes) -> bytes:
+    if kind.endswith("gzip"):
+        return gzip.compress(data, mtime=0)
+    if kind.endswith("zstd"):
+        return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True).stdout
+    return data

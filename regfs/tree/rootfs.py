@@ -1,0 +1,292 @@
+"""The folder ``rootfs``: an image's merged file tree, each name a node whose attributes are the image's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, overload
+
+from regfs.errors import NoSuchAttribute, NotFound, Unsupported
+from regfs.manifest import Manifest
+from regfs.ports import ContentReader, EntryKind, Images, RootEntry, RootTree
+from regfs.tree.attributes import Kind
+from regfs.tree.nodes import STEADY, Folder, Node
+from regfs.tree.registry import Registry
+from regfs.tree.streamed import StreamedFile
+from regfs.tree.tagfolder import ManifestChild, ManifestFolder, describe
+
+_LATEST = 2**63 - 1
+_READABLE = {EntryKind.FOLDER: 0o500}
+_OWN_ATTRIBUTES = {b"user.oci.digest": "oci.digest", b"user.oci.verified": "oci.verified"}
+
+
+def has_rootfs(registry: Registry, manifest: Manifest) -> bool:
+    """Say whether a manifest has a root file tree, of an index whether the host's platform is in it. Asks nothing."""
+    if registry.images is None:
+        return False
+    return registry.contents.has_config(manifest) if manifest.is_index else manifest.is_image
+
+
+def encoded(name: str) -> bytes:
+    """A name as the kernel has it."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decoded(name: bytes) -> str:
+    """A name of an image, which may be any bytes."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+class RootListing(Sequence[Node]):
+    """What a folder holds; its nodes are made as they are read. Names of one file share a node, so a place has a name too."""
+
+    def __init__(
+        self, folder: RootfsFolder | ImageFolder, root: RootfsFolder, found: Sequence[RootEntry]
+    ) -> None:
+        self._folder = folder
+        self._root = root
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, place: int) -> Node: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Node]: ...
+    def __getitem__(self, place: int | slice) -> Node | Sequence[Node]:
+        if isinstance(place, slice):
+            return [self._root.node(self._folder, entry) for entry in self._found[place]]
+        return self._root.node(self._folder, self._found[place])
+
+    def name(self, place: int) -> bytes:
+        """The name that stands at a place."""
+        return self._found[place].path.rpartition(b"/")[2]
+
+
+class RootfsFolder(ManifestChild, Folder):
+    """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
+
+    __slots__ = ("_tree", "manifest")
+    kind = Folder.kind
+    waits_for_data: ClassVar[bool] = True
+
+    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
+        super().__init__(parent, name, manifest.descriptor)
+        self.manifest = manifest
+        self._tree: RootTree | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        return False
+
+    @property
+    def as_in_image(self) -> bool:
+        """Whether owners and modes are the image's, to the last bit."""
+        return self.folder.registry.image_owners
+
+    async def tree(self) -> RootTree:
+        """The merged tree. Raises Unsupported for what is no image."""
+        if self._tree is None:
+            registry, repository = self.folder.registry, self.folder.repository
+            image = await registry.contents.image(repository, self.manifest)
+            self._tree = await _images(registry).root(repository, image)
+        return self._tree
+
+    async def find(self, name: str) -> Node:
+        return await self.look_up(self, name, encoded(name))
+
+    async def entries(self) -> Sequence[Node]:
+        return RootListing(self, self, await (await self.tree()).entries(b""))
+
+    async def look_up(self, folder: RootfsFolder | ImageFolder, name: str, path: bytes) -> Node:
+        """The node of a path, whose last component is ``name`` in ``folder``. Raises NotFound."""
+        known = folder.children.get(name) if folder.children is not None else None
+        return known or self.node(folder, await (await self.tree()).find(path))
+
+    def node(self, folder: RootfsFolder | ImageFolder, entry: RootEntry) -> Node:
+        """The node of an entry: one inode for all names of a file."""
+        if entry.links > 1:
+            return self.child(
+                ("linked", entry.identity),
+                lambda: _made(self, self, decoded(entry.path), entry, ("linked", entry.identity)),
+            )
+        name = decoded(entry.path.rpartition(b"/")[2])
+        return folder.child(name, lambda: _made(self, folder, name, entry, name))
+
+    def attribute_names(self) -> list[str]:
+        return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
+
+    async def attribute(self, name: str) -> str:
+        if name == "regfs.reference":
+            return await self.folder.attribute(name)
+        return describe(self.descriptor, name)
+
+
+class ImageNode(Node):
+    """A name within an image's tree. Nothing about it ever changes."""
+
+    __slots__ = ()
+    waits_for_data: ClassVar[bool] = True
+    entry: RootEntry
+    root: RootfsFolder
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+    @property
+    def time_ns(self) -> int:
+        return min(max(self.entry.mtime_ns, 0), _LATEST)
+
+    @property
+    def holds_for(self) -> float:
+        return STEADY
+
+    @property
+    def mode(self) -> int:
+        mode = self.entry.mode
+        return mode if self.root.as_in_image else mode | _READABLE.get(self.entry.kind, 0o400)
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        return (self.entry.uid, self.entry.gid) if self.root.as_in_image else None
+
+    @property
+    def links(self) -> int:
+        return self.entry.links
+
+    @property
+    def device(self) -> int:
+        return self.entry.device
+
+    async def attribute(self, name: str) -> str:
+        tree = await self.root.tree()
+        if name == "oci.digest":
+            layer = tree.layer_of(self.entry)
+            if layer is not None:
+                return str(layer)
+        if name == "oci.verified" and self.entry.kind is EntryKind.FILE:
+            reader = await tree.open(self.entry)
+            try:
+                return str(int(reader.verified))
+            finally:
+                await reader.aclose()
+        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
+
+    async def xattr(self, name: bytes) -> bytes | None:
+        """An extended attribute by its full name: regfs's own, or the image's; None: there is none."""
+        if name in _OWN_ATTRIBUTES:
+            return (await self.attribute(_OWN_ATTRIBUTES[name])).encode()
+        return None if name.startswith(b"system.") else self.entry.xattrs.get(name)
+
+    def xattr_names(self) -> list[bytes]:
+        """The full names of its extended attributes.
+
+        Those in ``system.`` (lists for access control) are left out: the kernel keeps them from a filesystem that doesn't act on them.
+        """
+        own = [b"user.oci.digest"] if self.entry.identity is not None else []
+        if self.entry.kind is EntryKind.FILE:
+            own.append(b"user.oci.verified")
+        named = (name for name in self.entry.xattrs if not name.startswith(b"system."))
+        return [*own, *(name for name in named if name not in own)]
+
+
+class ImageFolder(ImageNode, Folder):
+    """A folder of an image."""
+
+    __slots__ = ("entry", "root")
+    kind = Folder.kind
+
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+        super().__init__(parent, name, key)
+        self.root, self.entry = root, entry
+
+    async def find(self, name: str) -> Node:
+        return await self.root.look_up(self, name, self.entry.path + b"/" + encoded(name))
+
+    async def entries(self) -> Sequence[Node]:
+        return RootListing(self, self.root, await (await self.root.tree()).entries(self.entry.path))
+
+
+class ImageFile(ImageNode, StreamedFile):
+    """A file of an image: its bytes come out of the middle of a layer."""
+
+    __slots__ = ("entry", "root")
+
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+        super().__init__(parent, name)
+        self.key = key
+        self.root, self.entry = root, entry
+
+    @property
+    def holds_for(self) -> float:
+        return 0.0 if self.is_poisoned else STEADY
+
+    async def reader(self) -> ContentReader:
+        return await (await self.root.tree()).open(self.entry)
+
+
+class ImageLink(ImageNode):
+    """A symbolic link of an image."""
+
+    __slots__ = ("entry", "root")
+    kind: ClassVar[Kind] = Kind.LINK
+
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+        super().__init__(parent, name, key)
+        self.root, self.entry = root, entry
+
+    @property
+    def mode(self) -> int:
+        return 0o777
+
+    def target(self) -> str:
+        return decoded(self.entry.target)
+
+
+class ImageFifo(ImageNode):
+    """A named pipe of an image: its own for each mount, as nobody writes to it."""
+
+    __slots__ = ("entry", "root")
+    kind: ClassVar[Kind] = Kind.FIFO
+
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+        super().__init__(parent, name, key)
+        self.root, self.entry = root, entry
+
+    async def content(self) -> bytes:
+        raise Unsupported(f"{self.path()} is a {self.kind.value}: there is nothing to read")
+
+
+class ImageCharacterDevice(ImageFifo):
+    """A character device: shown, and dead, since mounts are ``nodev``."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = Kind.CHARACTER_DEVICE
+
+
+class ImageBlockDevice(ImageFifo):
+    """A block device: shown, and dead, since mounts are ``nodev``."""
+
+    __slots__ = ()
+    kind: ClassVar[Kind] = Kind.BLOCK_DEVICE
+
+
+_NODES: dict[EntryKind, type[ImageFolder | ImageFile | ImageLink | ImageFifo]] = {
+    EntryKind.FILE: ImageFile,
+    EntryKind.FOLDER: ImageFolder,
+    EntryKind.LINK: ImageLink,
+    EntryKind.FIFO: ImageFifo,
+    EntryKind.CHARACTER_DEVICE: ImageCharacterDevice,
+    EntryKind.BLOCK_DEVICE: ImageBlockDevice,
+}
+
+
+def _made(root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> Node:
+    return _NODES[entry.kind](root, parent, name, entry, key)
+
+
+def _images(registry: Registry) -> Images:
+    if registry.images is None:
+        raise NotFound("images are not shown here")
+    return registry.images

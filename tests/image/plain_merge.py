@@ -31,7 +31,8 @@ class Refused(Exception):
 class Extractor:
     """The tree after the layers that were applied. ``refused``: members at which umoci ends, and this goes on.
 
-    ``odd``: a whiteout went through a link, where umoci forgets what it has just written.
+    ``odd``: umoci makes something else of it: a whiteout went through a link, or removed a folder that the layer has filled
+    before, and has no member for.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,9 @@ class Extractor:
             del folder.names[name]
         elif thing.kind is MemberKind.FOLDER:
             if thing.layer != self._layer:
-                thing.member = None  # removed, and made anew on the way to what this layer has in it
+                # Removed, and made anew on the way to what this layer has in it; umoci keeps its attributes.
+                self.odd = self.odd or thing.member is not None
+                thing.member = None
             self._clear(thing, upper)
 
     def _go(

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "stat": ("regfs.cli.stat:stat", "Show what is known of a path without a mount."),
     "ref": ("regfs.cli.ref:ref", "Print the full reference of a path."),
     "du": ("regfs.cli.du:du", "Say how large images are, and what they share."),
+    "diff": ("regfs.cli.diff:diff", "Say what changed between two images."),
     "rm": ("regfs.cli.rm:rm", "Delete tags, each one alone."),
     "login": ("regfs.cli.login:login", "Sign in to a registry and remember it."),
     "reconnect": ("regfs.cli.reconnect:reconnect", "Sign in again to a registry that you have."),

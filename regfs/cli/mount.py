@@ -150,7 +150,7 @@ def _as_options(given: Mapping[str, object]) -> list[str]:
     for name, value in given.items():
         if value is True:
             spelled.append(name)
-        elif value not in (None, False):
+        elif value is not None and value is not False:  # 0 is a value, and equals False
             spelled.append(f"{name}={value}".replace(",", "\\,"))
     return spelled
 

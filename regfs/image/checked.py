@@ -70,11 +70,12 @@ def wrong_chunks(hashes: bytes, start: int, data: bytes) -> Iterator[int]:
 async def read_checked(
     reader: ContentReader, hashes: bytes, start: int, end: int, what: str, limiter: trio.CapacityLimiter
 ) -> tuple[int, bytes]:
-    """Bytes ``start`` to ``end`` at least, in one read, with the offset of the first; verified where ``reader`` isn't by itself.
+    """Bytes ``start`` to ``end`` at least, in one read, with the offset of the first. Raises DigestMismatch, and what reading raises.
 
-    Raises DigestMismatch, and what reading raises. Nothing but the reader vouches for the bytes while ``hashes`` is empty.
+    They are verified also where the reader says that they were: a disk may have lost them since. While ``hashes`` is
+    empty, nobody but the reader vouches for them.
     """
-    if reader.verified or not hashes:
+    if not hashes:
         return start, await reader.read(start, end - start)
     first, last = widened(start, end, reader.size)
     data = await reader.read(first, last - first)

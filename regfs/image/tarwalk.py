@@ -107,6 +107,7 @@ class TarWalk:
         try:
             yield from self._members()
         except _End as end:
+            self.is_archive = self._feed.offset >= BLOCK
             why = f"{end}" if str(end) else "it is cut short"
             self._fault(f"the archive ends early{self._place()}: {why}; what is before that stays")
         except Damaged as damage:

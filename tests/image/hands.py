@@ -234,10 +234,10 @@ def _fixed(data: bytes) -> bytes:
 
 
 def run(test: Callable[[], Awaitable[object]]) -> None:
-    """Run an async test, for a minute at most."""
+    """Run an async test, for half a minute at most."""
 
     async def limited() -> None:
-        with trio.fail_after(60):
+        with trio.fail_after(30):
             await test()
 
     trio.run(limited)

@@ -1,5 +1,7 @@
 """What a file tree holds, to the last attribute, so that two can be compared."""
 
+# ruff: noqa: PTH - paths are bytes here, which pathlib does not take
+
 from __future__ import annotations
 
 import os

@@ -1,6 +1,6 @@
 """What a file tree holds, to the last attribute, so that two can be compared."""
 
-# ruff: noqa: PTH - paths are bytes here, which pathlib does not take
+# ruff: noqa: PTH115, PTH118, PTH208 - paths are bytes here, which pathlib does not take
 
 from __future__ import annotations
 

@@ -17,11 +17,12 @@ import trio
 
 from regfs import __version__, plugins
 from regfs.advice import advice
-from regfs.cache.memory import MemoryStore
+from regfs.cache.fronted import FrontedStore
 from regfs.config import Settings
 from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
+from regfs.inside import LateImages
 from regfs.opening import open_registries, with_provider_sources
 from regfs.ports import Blobs, HttpPolicy, Images, Source
 from regfs.recovery import Recovery, left_behind, state_folder
@@ -52,6 +53,7 @@ _PROMPT: Final = 0.4
 """Seconds within which a registry that is well has answered the first check."""
 
 _STORE_LOOK: Final = 1.0
+_QUIET: Final = 2.0
 _OF_THE_TREE: Final = ("name", "address", "provider", "namespaces", "only")
 """What of a connection the tree keeps: with one of these changed, the folder is made anew."""
 
@@ -106,8 +108,10 @@ class App:
             call_deadline=settings.call_deadline,
             show_fallback_tags=settings.show_fallback_tags,
             image_owners=settings.image_owners,
+            blobs_at_once=max(1, settings.max_requests // 2),
         )
-        self.filesystem = FileSystem(tree, clock=time, store=MemoryStore())
+        self._content = FrontedStore(settings.cache_folder, settings.cache_size)
+        self.filesystem = FileSystem(tree, clock=time, store=self._content, blob_store=self._content)
         self.filesystem.images = self._images
         self.filesystem.on_root_use = self._on_root_use
         self.filesystem.facts = self._signed_in
@@ -121,6 +125,8 @@ class App:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.filesystem.start(nursery)
+                nursery.start_soon(self._content.run)
+                nursery.start_soon(self._sweep)
                 for connection in self._wanted:
                     await self._open(connection)
                 task_status.started()
@@ -222,17 +228,15 @@ class App:
                 return {"auth": opened.connection.auth, "signed_in": asked or "no"}
         return {}
 
-    def _images(self, blobs: Blobs) -> Images:
-        """What shows the images of one registry. Imported here: a command that only lists has no use for it."""
-        from regfs.image.images import LayeredImages
-        from regfs.image.layer import IndexedLayers
+    async def _sweep(self) -> None:
+        """Tidy the cache, once the mount is up and nobody waits for it."""
+        await trio.sleep(_QUIET)
+        await self._content.sweep()
 
+    def _images(self, blobs: Blobs) -> Images:
         assert self._nursery is not None, "serve() comes first"
-        layers = IndexedLayers(blobs)
-        layers.start(self._nursery)
-        return LayeredImages(
-            layers, raw_links=self._settings.symlinks == "raw", report=self.filesystem.report
-        )
+        raw = self._settings.symlinks == "raw"
+        return LateImages(blobs, self._nursery, raw_links=raw, report=self.filesystem.report)
 
     # ── opening and closing ──
 

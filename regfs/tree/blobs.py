@@ -23,9 +23,8 @@ from regfs.tree.transfers import Filling, Transfer, Turns
 STALL: Final = 30.0
 """Seconds without anything of a blob, after which those who read it get an error."""
 
-DOWNLOADS: Final = 8
-RANGES: Final = 4
-"""How many blobs of a registry are downloaded at once, and how many ranges of blobs fetched."""
+AT_ONCE: Final = 8
+"""How many blobs of a registry are downloaded at once; half as many ranges are fetched beside them."""
 
 _FAR: Final = 4 * 1024 * 1024
 """How many bytes have to come in order before a reader's range is asked for by itself."""
@@ -45,14 +44,13 @@ class RegistryBlobs:
         store: BlobStore | None,
         *,
         stall: float = STALL,
-        downloads: int = DOWNLOADS,
-        ranges: int = RANGES,
+        at_once: int = AT_ONCE,
     ) -> None:
         self.source = source
         self.store = store
         self.stall = stall
-        self._downloads = Turns(downloads)
-        self._ranges = Turns(ranges)
+        self._downloads = Turns(at_once)
+        self._ranges = Turns(max(1, at_once // 2))
         self._transfers: dict[tuple[Digest, int], Transfer] = {}
         self._nursery: trio.Nursery | None = None
 

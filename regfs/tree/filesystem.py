@@ -55,7 +55,8 @@ class TreeSettings:
     """How a mount behaves. Times in seconds. ``image_owners``: files in images belong to whom the image says.
 
     ``single``: one registry is the root; else one folder a connection. ``settle_at_lookup``: a name is settled when
-    it is looked up, since writers and permission checks believe a positive lookup.
+    it is looked up, since writers and permission checks believe a positive lookup. ``blobs_at_once``: how many of one
+    registry are downloaded together.
     """
 
     ttl: float = 10.0
@@ -65,6 +66,7 @@ class TreeSettings:
     call_deadline: float = 30.0
     show_fallback_tags: bool = False
     image_owners: bool = False
+    blobs_at_once: int = 8
 
 
 class FileSystem:
@@ -110,7 +112,7 @@ class FileSystem:
 
     def add_registry(self, name: str, source: Source, connection: Connection) -> None:
         """Show a registry; in a mount of a single one, as the root."""
-        blobs = RegistryBlobs(source, self._blob_store)
+        blobs = RegistryBlobs(source, self._blob_store, at_once=self.settings.blobs_at_once)
         registry = Registry(
             name,
             source,

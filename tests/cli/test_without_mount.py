@@ -125,7 +125,8 @@ def test_of_several_paths_one_that_fails_stops_nothing(registry: DockerRegistry,
     assert done.stderr.startswith(f"regfs: {base}/v9/digest: No such file or directory\n  ")
     listed = home.regfs("ls", f"{base}/v1", f"{base}/v9", f"{base}/nested")
     assert listed.returncode == 2
-    assert listed.stdout == f"{base}/v1:\nconfig.json\ndigest\nmanifest.json\n\n{base}/nested:\nn1\n"
+    names = "config.json\ndigest\nlayers\nmanifest.json\noci\nreferrers\nrootfs"
+    assert listed.stdout == f"{base}/v1:\n{names}\n\n{base}/nested:\nn1\n"
 
 
 def test_ls_costs_what_it_costs_on_a_mount(registry: DockerRegistry, home: Home) -> None:
@@ -138,7 +139,8 @@ def test_ls_costs_what_it_costs_on_a_mount(registry: DockerRegistry, home: Home)
 def test_json_listings_are_objects_with_stable_keys(registry: DockerRegistry, home: Home) -> None:
     done = home.regfs("ls", "--json", f"{registry.address}/team/app/v1", check=True)
     rows = json.loads(done.stdout)
-    assert [row["name"] for row in rows] == ["config.json", "digest", "manifest.json"]
+    names = ["config.json", "digest", "layers", "manifest.json", "oci", "referrers", "rootfs"]
+    assert [row["name"] for row in rows] == names
     assert set(rows[0]) == {"path", "name", "type", "mode", "size", "time"}
     assert rows[1] == {**rows[1], "type": "file", "mode": "0444", "size": 72}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", rows[0]["time"])

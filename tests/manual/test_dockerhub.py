@@ -48,7 +48,7 @@ def test_namespaces_repositories_and_tags_are_folders_and_dockers_own_key_signs_
         assert mount.list("alice") == ["app"]
         assert mount.list("acme/tool") == ["v1", "v2"]
         assert mount.read("library/alpine/latest/manifest.json") == image.manifest.raw
-        assert mount.list("alice/app/v1") == ["config.json", "digest", "manifest.json"]
+        assert {"config.json", "digest", "manifest.json"} < set(mount.list("alice/app/v1"))
         assert mount.run("ls nobody").returncode != 0
         assert "alice" in mount.status()["registries"][0]["signed_in"]
 

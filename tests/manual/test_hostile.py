@@ -109,7 +109,7 @@ def test_what_is_no_manifest_is_refused_whatever_it_calls_itself(home: Home, med
 def test_a_manifest_without_or_with_a_wrong_content_type_is_read_by_what_it_is(home: Home) -> None:
     for content_type in ("", "text/plain", "application/json; charset=utf-8"):
         with hostile(Behaviour(content_type=content_type), home) as (_registry, mount):
-            assert mount.list("team/app/v1") == ["config.json", "digest", "manifest.json"]
+            assert "config.json" in mount.list("team/app/v1")
 
 
 def test_a_redirect_of_a_tag_to_another_host_is_refused_and_nothing_is_sent_there(home: Home) -> None:

@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ref": ("regfs.cli.ref:ref", "Print the full reference of a path."),
     "du": ("regfs.cli.du:du", "Say how large images are, and what they share."),
     "diff": ("regfs.cli.diff:diff", "Say what changed between two images."),
+    "warm": ("regfs.cli.warm:warm", "Fetch images ahead into the cache."),
     "rm": ("regfs.cli.rm:rm", "Delete tags, each one alone."),
     "login": ("regfs.cli.login:login", "Sign in to a registry and remember it."),
     "reconnect": ("regfs.cli.reconnect:reconnect", "Sign in again to a registry that you have."),

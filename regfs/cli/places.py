@@ -66,12 +66,13 @@ def _mounted(text: str) -> str | None:
     """A path in a mount of ours, through no link; None where it is no such path. Raises NotFound, Advised."""
     from regfs.cli.mounts import mount_of
 
-    is_there = os.path.lexists(text)
-    if is_there and mount_of(Path(os.path.realpath(text))) is not None:
+    nearest = next((path for path in (Path(text), *Path(text).parents) if os.path.lexists(path)), Path())
+    is_ours = nearest != Path() and mount_of(Path(os.path.realpath(nearest))) is not None
+    if is_ours and nearest == Path(text):
         return os.path.realpath(text)
-    if not text.startswith(("/", "./", "../")):
+    if not is_ours and not text.startswith(("/", "./", "../")):
         return None
-    if is_there:
+    if not is_ours and nearest == Path(text):
         raise Advised(f"{text} is in no mount of regfs", "See what is mounted: `regfs status`.")
     raise NotFound(f"there is no {text}")
 

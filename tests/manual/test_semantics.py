@@ -22,10 +22,19 @@ from regfs.cache.memory import DEFAULT_CAPACITY
 from regfs.config import Settings
 from regfs.fuse.errnos import ERRNOS
 from regfs.manifest import MAX_MANIFEST
+from regfs.reference import fallback_tag
 from regfs.registry.paging import MAX_LISTING, MAX_PAGES
+from regfs.registry.referrers import MAX_REFERRERS
 from regfs.testing.behaviour import Behaviour, TagDelete
 from regfs.testing.fake import FakeRegistry
-from regfs.testing.images import Image, make_artifact, make_image, make_index
+from regfs.testing.images import (
+    Image,
+    Pushable,
+    make_artifact,
+    make_image,
+    make_index,
+    make_referrers_index,
+)
 from regfs.tree.catalog import MAX_REPOSITORIES
 from regfs.tree.errorlog import KEEP_LINES
 from regfs.tree.taglists import MAX_TAGS
@@ -183,6 +192,16 @@ def fill(push: Callable[[str, list[str], Image], object], push_index: Callable[[
     push_index()
 
 
+def sign(push: Callable[[str, list[str], Pushable], object], image: Image) -> None:
+    """An SBOM as oras attaches it, with the tag for registries that keep no list, and a signature of cosign's."""
+    spdx = b'{"spdxVersion":"SPDX-2.3","packages":[{"name":"zlib"}]}'
+    sbom = make_artifact("application/spdx+json", {"sbom.spdx.json": spdx}, subject=image.manifest)
+    payload = b'{"critical":{"image":{"docker-manifest-digest":"%s"}}}' % str(image.digest).encode()
+    tag = fallback_tag(image.digest)
+    push("team/app", [tag], make_referrers_index([sbom]))
+    push("team/app", [f"{tag}.sig"], make_artifact("", {"payload": payload}))
+
+
 @contextmanager
 def docker(folder: Path, *, delete: bool = True) -> Iterator[DockerRegistry]:
     need_programs("docker-registry", "skopeo")
@@ -192,6 +211,7 @@ def docker(folder: Path, *, delete: bool = True) -> Iterator[DockerRegistry]:
             registry.push,
             lambda: registry.push("team/app", "multi", make_index(seed="multi", attestations=True)),
         )
+        sign(lambda repository, tags, what: registry.lay_image(repository, what, tags), make_image("one"))
         yield registry
     finally:
         registry.remove()
@@ -201,6 +221,7 @@ def docker(folder: Path, *, delete: bool = True) -> Iterator[DockerRegistry]:
 def fake(behaviour: Behaviour | None = None) -> Iterator[FakeRegistry]:
     with FakeRegistry(behaviour) as registry:
         fill(registry.push, lambda: registry.push("team/app", "multi", make_index(seed="multi")))
+        sign(registry.push, make_image("one"))
         yield registry
 
 
@@ -332,6 +353,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "tags of a repository": f"{MAX_TAGS:,}",
         "repositories of a registry": f"{MAX_REPOSITORIES:,}",
         "pages of a listing": f"{MAX_PAGES:,}",
+        "what refers to one manifest": f"{MAX_REFERRERS:,}",
         "requests under way to a registry": f"{Settings().max_requests} (`-o max_requests=`)",
         "calls under way to a registry": str(GuardedSource.IN_FLIGHT),
         "kept manifests and configs": f"{DEFAULT_CAPACITY >> 20} MiB of memory",

@@ -181,8 +181,6 @@ class TarWalk:
         name = values.get(b"GNU.sparse.name") or values.get(b"path") or ahead.name or name_of(block)
         self._last = name
         kind = _KINDS.get(block[156])
-        if kind is MemberKind.FILE and name.endswith(b"/") and block[156] != ord("S"):
-            kind = MemberKind.FOLDER  # as tars wrote folders before there was a type for them
         stored = decimal(values[b"size"]) if values.get(b"size") else number(block[124:136])
         if not 0 <= stored <= _MAX_64:
             raise Damaged(f"a size of {stored} bytes")
@@ -194,6 +192,8 @@ class TarWalk:
             stored -= sparse.used if sparse else 0
         offset = self._feed.offset
         yield from self._feed.past(stored)
+        if block[156] == 0 and name.endswith(b"/"):
+            kind, stored = MemberKind.FOLDER, 0  # as tars wrote folders before there was a type for them
         try:
             target = values.get(b"linkpath") or ahead.target or text(block[157:257])
             self._add(self._made(block, kind, name, values, target, offset, stored, sparse))

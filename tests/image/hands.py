@@ -80,6 +80,10 @@ class MemoryBlobs:
         while not any(name == "index" for _, name, _ in self.kept):
             await self._changed.wait()
 
+    async def kept_more(self) -> None:
+        """Wait until something is kept, or a blob is let go."""
+        await self._changed.wait()
+
     async def all_closed(self) -> None:
         """Wait until nobody holds a blob open."""
         while self.closed < self.opened:

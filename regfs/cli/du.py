@@ -23,6 +23,7 @@ UNPACKED_SIZE: Final = "io.containers.estargz.uncompressed-size"
 """The annotation by which a layer's descriptor says how large its tar is (containers/storage)."""
 
 _AT_ONCE: Final = 8
+_BLOCK: Final = 512
 _COMPRESSED: Final = ("gzip", "zstd", "gz", "tgz", "zst", "bzip2", "bz2", "xz")
 
 
@@ -34,7 +35,8 @@ class Row:
     reference: str = ""
     digest: str = ""
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    layers: dict[Digest, Descriptor] = field(default_factory=dict)
+    layers: dict[Digest, int | None] = field(default_factory=dict)
+    """Each layer, and how large it is decompressed, where that is known."""
     missing: int = 0
 
     @property
@@ -45,9 +47,8 @@ class Row:
     @property
     def unpacked(self) -> int | None:
         """What its layers come to when they are decompressed; None where that is not known of each."""
-        sizes = [unpacked_size(layer) for layer in self.layers.values()]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        known = [size for size in self.layers.values() if size is not None]
+        return sum(known) if len(known) == len(self.layers) else None
 
     def add(self, other: Row) -> None:
         """Count all of ``other`` in, what is in both once."""
@@ -93,6 +94,7 @@ def du(
         found = _Measuring(trees)
         for path in paths:
             await found.take(path)
+        await _learn([row for _, rows in found.arguments for row in rows])
         rows = found.of_arguments() if summarize else [row for _, rows in found.arguments for row in rows]
         if as_json:
             output.as_json(_as_dict(rows))
@@ -180,12 +182,52 @@ async def _row(path: str, image: Image) -> Row:
         image.reference,
         str(contents.manifests[0].digest),
         contents.descriptors(),
-        {layer.digest: layer for manifest in contents.manifests for layer in manifest.layers},
+        {layer.digest: unpacked_size(layer) for manifest in contents.manifests for layer in manifest.layers},
         len(contents.missing),
     )
     if row.missing:
         say(f"regfs: {path}: the index names {row.missing} manifests that the registry does not have")
     return row
+
+
+async def _learn(rows: Sequence[Row]) -> None:
+    """Fill in what the cache knows: layers that a mount has indexed."""
+    unknown = {digest for row in rows for digest, size in row.layers.items() if size is None}
+    if not unknown:
+        return
+    import trio
+
+    from regfs.cache.disk import DiskStore
+    from regfs.cli.session import load
+    from regfs.image import indexfile
+
+    settings, _ = load()
+    store = DiskStore(settings.cache_folder, settings.cache_size)
+    for digest in unknown:
+        compressed = next(row.blobs[digest].size for row in rows if digest in row.layers)
+        opened = await store.open_derived(digest, indexfile.NAME, indexfile.VERSION)
+        if opened is None:
+            continue
+        try:
+            data = await opened.read(0, opened.size)
+        finally:
+            await opened.aclose()
+        size = await trio.to_thread.run_sync(_archive_size, data or b"", compressed)
+        for row in rows:
+            if digest in row.layers:
+                row.layers[digest] = size
+
+
+def _archive_size(index: bytes, compressed: int) -> int | None:
+    """How large an indexed layer's archive is: up to the last file's end, and the two blocks that end it. None: unreadable."""
+    from regfs.image import indexfile
+
+    try:
+        members = indexfile.unpack(index, compressed).members
+    except indexfile.Unreadable:
+        return None
+    ends = (m.offset + (m.size if m.sparse is None else sum(n for _, n in m.sparse)) for m in members)
+    return -(-max(ends, default=0) // _BLOCK) * _BLOCK + 2 * _BLOCK
 
 
 def shared(rows: Sequence[Row]) -> list[int]:

@@ -132,6 +132,19 @@ def test_unpacked_sizes_are_those_that_manifests_tell(registry: FakeRegistry, ho
     assert [row["unpacked"] for row in rows.values()] == [len(BASE.raw), len(BASE.raw) + 10240, None, None]
 
 
+def test_unpacked_sizes_are_known_of_layers_that_the_cache_has_indexed(
+    registry: FakeRegistry, home: Home
+) -> None:
+    path = f"{registry.address}/team/app/v1"
+    assert measured(home, path)[path]["unpacked"] is None
+    home.regfs("warm", "-q", path, check=True)
+    # A header, a block for the byte, and the two blocks that end an archive; the other layer is one already.
+    assert measured(home, path)[path]["unpacked"] == len(BASE.raw) + 512 + 512 + 1024
+    for index in (home.path / ".cache/regfs/derived").iterdir():
+        index.write_bytes(b"damaged")
+    assert measured(home, path)[path]["unpacked"] is None
+
+
 def test_in_a_mount_the_mount_is_asked(registry: FakeRegistry, home: Home) -> None:
     with mounted(registry.address, home=home) as mount:
         without = measured(home, f"{registry.address}/team/app")

@@ -46,8 +46,9 @@ from regfs.ports import (
     TagPage,
 )
 from regfs.providers.dockerhub_pulls import quota_of
+from regfs.reference import fallback_tag
 from regfs.testing.contract import Harness, SourceContract
-from regfs.testing.images import Pushable, make_image
+from regfs.testing.images import Pushable, make_artifact, make_image, make_referrers_index
 from tests.support.fake_hub import FakeHub, Secret
 
 T = TypeVar("T")
@@ -579,6 +580,26 @@ def test_resolving_is_no_pull_and_says_what_is_left(hub: FakeHub) -> None:
         assert meter.quota() == {"limit": 100, "remaining": 100, "window": 21600}
         await source.manifest("team/app", "v1")
         assert meter.quota()["remaining"] == 99
+
+    with_source(body, hub)
+
+
+def test_asking_what_refers_to_an_image_is_no_pull_where_nothing_does(hub: FakeHub) -> None:
+    image = make_image("subject")
+    sbom = make_artifact("application/spdx+json", subject=image.manifest)
+    hub.push("library/alpine", ["3"], image)
+    hub.push("library/alpine", [fallback_tag(image.digest)], make_referrers_index([sbom]))
+
+    async def body(source: Source) -> None:
+        lister = source.capability(ListsReferrers)
+        assert lister is not None
+        none = [d async for page in lister.referrers("alpine", sbom.digest) for d in page.referrers]
+        assert (none, hub.pulls) == ([], 0)
+        found = [d async for page in lister.referrers("alpine", image.digest) for d in page.referrers]
+        assert ([d.digest for d in found], hub.pulls) == ([sbom.digest], 1)
+        with pytest.raises(NotFound) as caught:
+            await source.manifest("alpine", "absent")
+        assert caught.value.registry == "docker.io"
 
     with_source(body, hub)
 

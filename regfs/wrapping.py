@@ -25,6 +25,7 @@ from regfs.ports import (
     DeletesRepositories,
     DeletesTags,
     Deletion,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     ListsRepositories,
@@ -221,7 +222,16 @@ class ReadOnlySource(WrappedSource):
     """Hands out no capability that could change the registry, nor one that this version does not know."""
 
     _READS: Final = frozenset(
-        {ListsRepositories, ListsNamespaces, ListsReferrers, ResolvesTags, Metered, DatesTags, Counts}
+        {
+            ListsRepositories,
+            ListsNamespaces,
+            ListsReferrers,
+            ResolvesTags,
+            HonoursRanges,
+            Metered,
+            DatesTags,
+            Counts,
+        }
     )
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:

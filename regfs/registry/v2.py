@@ -18,8 +18,10 @@ from regfs.errors import (
 )
 from regfs.manifest import MAX_MANIFEST, Descriptor, parse_manifest
 from regfs.ports import (
+    Answer,
     Counts,
     DeletesTags,
+    HonoursRanges,
     ListsReferrers,
     ListsRepositories,
     RawManifest,
@@ -71,6 +73,7 @@ class V2Source:
     ) -> None:
         self._name = name
         self._client = client
+        self._ranges = Answer.UNKNOWN
         self._referrers = Referrers(name, client, lambda repository, tag: self.manifest(repository, tag))
         native_only = tag_delete == "native"
         self._deleter = Deleter(name, client, self, journal, native_only=native_only, digests=digests)
@@ -91,7 +94,7 @@ class V2Source:
             return None
         if kind is DeletesTags:
             return cast("C", self._deleter.for_repository(repository))
-        if kind in (ListsRepositories, ListsReferrers, ResolvesTags, Recovers, Counts):
+        if kind in (ListsRepositories, ListsReferrers, ResolvesTags, HonoursRanges, Recovers, Counts):
             return cast("C", self)
         return None
 
@@ -102,6 +105,10 @@ class V2Source:
     def counters(self) -> Mapping[str, int]:
         """The client's counters since the start."""
         return self._client.counters()
+
+    def honours_ranges(self) -> Answer:
+        """Whether the last part of a blob that was asked for came by itself (206), or the whole with it (200)."""
+        return self._ranges
 
     async def recover(self) -> Sequence[str]:
         """Finish or undo deletions that an earlier daemon left. Sends nothing where there are none."""
@@ -238,6 +245,8 @@ class V2Source:
             self._client.stream(target, headers=span.headers, expect=expect, what=what) as stream,
             aclosing(_exactly(stream, span, what)) as pieces,
         ):
+            if not span.is_whole:
+                self._ranges = Answer.YES if stream.status == 206 else Answer.NO
             yield pieces
 
 

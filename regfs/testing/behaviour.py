@@ -131,6 +131,8 @@ class Behaviour:
     """Whether a blob's Range is honoured; else 200 with all bytes."""
     redirect_blobs: str = ""
     """Blobs are redirected (307): "elsewhere" is the fake's other host, "loop" the same URL, else a URL's beginning."""
+    redirect_lifetime: float | None = None
+    """For how many seconds the URL of a redirect is good; then the other host answers 403 to it."""
     redirect_manifests: str = ""
     """As `redirect_blobs`, for manifests."""
     redirect_tags: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from urllib.parse import urlsplit
 
 from regfs.digest import Digest
@@ -167,11 +168,14 @@ class Handlers:
 
     def _redirect(self, request: Request, target: str) -> Reply:
         base = {"elsewhere": self.elsewhere(), "loop": ""}.get(target, target)
-        query = "" if target == "loop" else "?X-Signature=a-signature-that-is-a-secret"
+        query = "" if target == "loop" else f"?X-Signature=a-signature-that-is-a-secret&X-Signed={monotonic()}"
         return Reply(307, [("Location", f"{base}{urlsplit(request.target).path}{query}")])
 
     def answer_elsewhere(self, request: Request) -> Reply:
         """What the other host has: the blobs and manifests that requests are redirected to."""
+        lifetime = self.behaviour.redirect_lifetime
+        if lifetime is not None and monotonic() > float(request.query.get("X-Signed", "0")) + lifetime:
+            return error_reply(403, "DENIED", "the URL has expired")
         if request.route.kind == "manifest":
             return self._stored_manifest(request.route.repository, request.route.reference)
         data = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -263,6 +264,17 @@ def test_a_redirect_leads_to_another_host_that_has_the_same_content() -> None:
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_redirect_can_be_good_for_a_while_only() -> None:
+    with fake(redirect_blobs="elsewhere", redirect_lifetime=0.3) as (registry, client):
+        image = registry.push("a", "v1")
+        target = f"a/blobs/{image.blobs[0].digest}"
+        leads_to = client.get(target).headers["location"]
+        assert client.get(leads_to).content == image.blobs[0].raw
+        time.sleep(0.4)
+        assert client.get(leads_to).status_code == 403
+        assert client.get(client.get(target).headers["location"]).content == image.blobs[0].raw
 
 
 def test_tls_is_spoken_with_the_certificate_that_it_was_given(authority: CertificateAuthority) -> None:

@@ -21,17 +21,12 @@ class Feed:
         """How far into the bytes it is; that may be ahead of what has arrived."""
         return self._base + self._at
 
-    @property
-    def is_drained(self) -> bool:
-        """Whether it is exactly at the end of what has arrived."""
-        return self._at == len(self._piece)
-
     def put(self, piece: bytes) -> bool:
         """The next bytes, once the ones before were passed. False: the place is behind them still."""
         self._base += len(self._piece)
         self._at -= len(self._piece)
         self._piece = piece
-        return self._at < len(piece)
+        return self._at <= len(piece)
 
     def exactly(self, length: int) -> Generator[None, None, bytes]:
         """The next bytes, that many."""

@@ -132,12 +132,16 @@ class TarWalk:
             ahead = _Ahead()
 
     def _header(self, ahead: _Ahead) -> Generator[None, None, bytes | None]:
-        """The next header; None at the archive's end. That many tars lack the two blocks of zeros there is no fault."""
+        """The next header; None at the archive's end.
+
+        That many tars lack the two blocks of zeros there is no fault, nor that some (umoci's) lack the zeros behind their
+        last member's content too.
+        """
         try:
             yield from self._feed.to_multiple(BLOCK)
             yield from self._feed.reached()
         except _End as end:
-            if ahead.count or str(end) or not self._feed.is_drained:
+            if ahead.count or str(end):
                 raise
             return None
         block = yield from self._feed.exactly(BLOCK)

@@ -322,7 +322,10 @@ def at_zero(member: Member) -> Member:
 
 def test_nothing_is_needed_behind_the_last_member() -> None:
     archive = tarred({"a": b"1", "b": b"2" * 600})
-    for end in (1536 + 600, 1536 + 1024, 1536 + 1024 + 512):
-        found, faults, _ = walked(archive[: 512 + end])
+    for end in (1536 + 600, 1536 + 700, 1536 + 1024, 1536 + 1024 + 512):
+        found, faults, _ = walked(archive[:end])
         assert [member.path for member in found] == [b"a", b"b"]
-        assert bool(faults) == (end == 1536 + 600)
+        assert faults == []
+    found, faults, _ = walked(archive[: 1536 + 599])
+    assert [member.path for member in found] == [b"a"]
+    assert len(faults) == 1

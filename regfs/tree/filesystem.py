@@ -33,6 +33,7 @@ from regfs.tree.inodes import ROOT, Inodes
 from regfs.tree.knowledge import Role
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
 from regfs.tree.nodes import BrokenFolder, Folder, Node
+from regfs.tree.ocidir import AlgorithmFolder
 from regfs.tree.opened import Bytes, Opened, Streamed
 from regfs.tree.registry import Registry
 from regfs.tree.rooms import furnish
@@ -473,6 +474,8 @@ class FileSystem:
         if isinstance(node, NameFolder) and node.full in node.registry.partial:
             reason = node.registry.partial[node.full]
             self.errors.add_state(node.path() or "/", f"shown in part: {reason}", self._clock.time())
+        elif isinstance(node, AlgorithmFolder) and node.partial:
+            self.errors.add_state(node.path(), f"shown in part: {node.partial}", self._clock.time())
 
     def _attributes(self, node: Node, known: tuple[int, float] | None = None) -> Attributes:
         """A node's attributes; ``known``: its time and how long its name holds, where those are at hand."""

@@ -214,15 +214,16 @@ class AlgorithmFolder(Folder):
         return self.child(name, lambda: BlobFile(self, name, layout.folder, descriptor))
 
     @property
-    def missing(self) -> int:
-        """How many manifests an index names that the registry does not have."""
-        return len(self.layout.reachable.missing)
+    def partial(self) -> str:
+        """Why this is not all that the manifest leads to; empty where it is."""
+        missing = len(self.layout.reachable.missing)
+        return f"the registry lacks {missing} of the manifests that the index names" if missing else ""
 
     def attribute_names(self) -> list[str]:
-        return ["regfs.partial"] if self.missing else []
+        return ["regfs.partial"] if self.partial else []
 
     async def attribute(self, name: str) -> str:
-        if name == "regfs.partial" and self.missing:
+        if name == "regfs.partial" and self.partial:
             return "1"
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
 

@@ -27,8 +27,15 @@ LAYERED = image(
 INDEX = make_index(seed="oci", attestations=True)
 ARTIFACT = make_artifact(files={"sbom.json": b'{"a":1}', "notes.txt": b"hello\n"})
 DOCKERS = make_image("dockers", family="docker")
+DOCKERS_LIST = make_index(seed="dockers", family="docker")
 
-PUSHED: dict[str, Pushable] = {"v1": LAYERED, "multi": INDEX, "sbom": ARTIFACT, "dockers": DOCKERS}
+PUSHED: dict[str, Pushable] = {
+    "v1": LAYERED,
+    "multi": INDEX,
+    "sbom": ARTIFACT,
+    "dockers": DOCKERS,
+    "dockers-list": DOCKERS_LIST,
+}
 
 
 @pytest.fixture
@@ -150,6 +157,7 @@ def test_a_platform_that_the_registry_lacks_is_left_out_and_the_rest_is_read(
         ["getfattr", "--only-values", "-n", "user.regfs.partial", f"{layout}/blobs/sha256"], check=True
     )
     assert partial.stdout == "1"
+    assert "shown in part: the registry lacks 1 of the manifests that the index names" in mount.errors()
     arguments = ("--override-arch", "amd64", f"oci:{layout}:multi", f"dir:{tmp_path / 'out'}")
     skopeo("copy", *arguments)
     assert in_dir(tmp_path / "out").keys() >= expected(INDEX.images[0]).keys()

@@ -39,7 +39,7 @@ Place = tuple[str, Digest]
 
 @dataclass(slots=True)
 class _Listed:
-    """What a registry said: each referrer with its kind. ``names`` are made when first needed, for ``named`` kinds."""
+    """What a registry said: each referrer with its kind. ``names`` are made when needed, with ``named`` attestations."""
 
     kinds: dict[Digest, str]
     age: Age
@@ -124,10 +124,10 @@ class ReferrerLists:
         listed = self._lists.get(place)
         if listed is None or not listed.age.is_fresh(self._clock.monotonic(), self._ttl):
             listed = await self._flights.share(place, lambda: self._ask(repository, subject))
-        kinds = dict(self._kinds(listed, repository, subject))
-        if listed.named != len(kinds):
-            listed.names = referrer_names(kinds)
-            listed.named = len(kinds)
+        attestations = len(self._attested.get(place, ()))
+        if listed.named != attestations:
+            listed.names = referrer_names(dict(self._kinds(listed, repository, subject)))
+            listed.named = attestations
         return listed
 
     def _kinds(self, listed: _Listed, repository: str, subject: Digest) -> Iterator[tuple[Digest, str]]:

@@ -27,10 +27,7 @@ from regfs.ports import ListsReferrers, ReferrerPage
 from regfs.reference import fallback_tag
 from regfs.testing.images import Image, make_artifact, make_image, make_index
 from regfs.testing.memory import Abilities, MemorySource
-from regfs.tree import tagfolder
-from regfs.tree.nodes import Node
 from regfs.tree.referrerkinds import attested, full_name, kind_of, referrer_names
-from regfs.tree.referrers import ReferrersFolder
 from tests.tree.kernel import Kernel, mounted, run
 
 C = TypeVar("C")
@@ -42,22 +39,6 @@ REPORT = make_artifact("application/vnd.example.report.v1+json", {"r": b"x"}, su
 COSIGNS = make_artifact("", {"payload": b"{}"})
 FOLDER = f"app/.digests/{IMAGE.digest.file_name}/referrers"
 COSIGN_TAG = f"{fallback_tag(IMAGE.digest)}.sig"
-
-
-@pytest.fixture(autouse=True)
-def _plugged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until a digest's folder has it of itself."""
-    if "referrers" in tagfolder.TAG_NAMES:
-        return
-    find = tagfolder.ManifestFolder.find
-
-    async def found(self: tagfolder.ManifestFolder, name: str) -> Node:
-        if name != "referrers":
-            return await find(self, name)
-        manifest = await self.manifest()
-        return self.child((name, manifest.digest), lambda: ReferrersFolder(self, name, manifest))
-
-    monkeypatch.setattr(tagfolder.ManifestFolder, "find", found)
 
 
 def short(kind: str, what: Image) -> str:

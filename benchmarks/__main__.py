@@ -1,6 +1,6 @@
 """Run all benchmarks and write ``results.md``, or run those that are named and print what they find.
 
-``python -m benchmarks [cat|ls|find|memory|startup]...``
+``python -m benchmarks [cat|ls|find|layers|memory|startup]...``
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from types import ModuleType
 from typing import Final
 
 import regfs
-from benchmarks import cat, find, ls, memory, report, startup
+from benchmarks import cat, find, layers, ls, memory, report, startup
 from benchmarks.harness import Row
 from benchmarks.stage import Stage
 
-ALL: Final[dict[str, ModuleType]] = {"cat": cat, "ls": ls, "find": find, "memory": memory, "startup": startup}
+ALL: Final[dict[str, ModuleType]] = {
+    "cat": cat,
+    "ls": ls,
+    "find": find,
+    "layers": layers,
+    "memory": memory,
+    "startup": startup,
+}
 RESULTS: Final = Path(__file__).with_name("results.md")
 
 

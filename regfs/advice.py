@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from regfs import errors
+from regfs.reference import Address
+
+_sign_ins: Final[dict[str, Callable[[], Sequence[str]]]] = {}
+"""For each registry opened here, the options without which `regfs login` would sign in to it otherwise."""
+
+
+def remember_sign_in(registry: str, options: Callable[[], Sequence[str]]) -> None:
+    """Have advice about a registry name the ``options`` (asked for when they are needed) of its `regfs login`."""
+    _sign_ins[registry] = options
 
 
 def advice(error: errors.RegfsError) -> str:
@@ -23,6 +32,21 @@ def _registry(error: errors.RegfsError) -> str:
     return shlex.quote(error.registry) if error.registry else "REGISTRY"
 
 
+def _login(error: errors.RegfsError, *more: str) -> str:
+    """The command that signs in to the registry, with the options of its connection: ``regfs login …``."""
+    remembered = _sign_ins.get(error.registry)
+    options = [shlex.quote(word) for word in remembered()] if remembered is not None else []
+    return " ".join(["regfs login", *options, *more, _registry(error)])
+
+
+def _speaks_http(error: errors.RegfsError) -> bool:
+    """Whether the registry's name is a host's; ``oci:/srv/images`` is none."""
+    try:
+        return not error.registry or bool(Address.parse(error.registry))
+    except ValueError:
+        return False
+
+
 def _always(sentence: str) -> Callable[[errors.RegfsError], str]:
     return lambda _error: sentence
 
@@ -35,7 +59,7 @@ def _not_found(error: errors.RegfsError) -> str:
 
 
 def _not_signed_in(error: errors.RegfsError) -> str:
-    return f"Run `regfs login {_registry(error)}`; a mount that is up notices it without a remount."
+    return f"Run `{_login(error)}`; a mount that is up notices it without a remount."
 
 
 def _sign_in_ended(error: errors.RegfsError) -> str:
@@ -46,14 +70,14 @@ def _sign_in_ended(error: errors.RegfsError) -> str:
 def _forbidden(error: errors.RegfsError) -> str:
     return (
         "Ask whoever runs the registry for this permission, or sign in as somebody who has it: "
-        f"`regfs login --username USER {_registry(error)}`."
+        f"`{_login(error, '--username', 'USER')}`."
     )
 
 
 def _listing_refused(error: errors.RegfsError) -> str:
     return (
         f'Walk to a repository by its full name, name some in the config (`namespaces = ["team"]`), or run '
-        f"`regfs login {_registry(error)}` as somebody who may list."
+        f"`{_login(error)}` as somebody who may list."
     )
 
 
@@ -66,7 +90,7 @@ def _deletion_disabled(error: errors.RegfsError) -> str:
 def _rate_limited(error: errors.RegfsError) -> str:
     after = error.retry_after if isinstance(error, errors.RateLimited) else None
     wait = f"Wait {max(1, round(after))} seconds" if after is not None else "Wait some minutes"
-    return f"{wait} and try again, or sign in for a larger quota: `regfs login {_registry(error)}`."
+    return f"{wait} and try again, or sign in for a larger quota: `{_login(error)}`."
 
 
 def _unknown_host(error: errors.RegfsError) -> str:
@@ -77,6 +101,11 @@ def _unknown_host(error: errors.RegfsError) -> str:
 
 
 def _connection_failed(error: errors.RegfsError) -> str:
+    if not _speaks_http(error):
+        return (
+            f"Check that {_registry(error)} is spelled right, is there, and may be read by you; "
+            "a mount that is up goes on by itself once it is."
+        )
     return (
         f"Check that the registry is up and that host and port are right: `curl -v https://{_registry(error)}/v2/`; "
         "behind a proxy, set HTTPS_PROXY. A mount that is up goes on by itself once it answers."
@@ -87,15 +116,20 @@ def _tls_failed(error: errors.RegfsError) -> str:
     if "client certificate" in error.message:
         return (
             "Name one that its authority vouches for with "
-            f"`regfs login --client-cert FILE --client-key FILE {_registry(error)}`."
+            f"`{_login(error, '--client-cert FILE', '--client-key FILE')}`."
         )
     return (
-        f"Give the certificate authority's file with `regfs login --ca FILE {_registry(error)}`, or, only where "
-        f"nobody can listen in, run `regfs login --insecure {_registry(error)}`."
+        f"Give the certificate authority's file with `{_login(error, '--ca FILE')}`, or, only where "
+        f"nobody can listen in, run `{_login(error, '--insecure')}`."
     )
 
 
 def _not_a_registry(error: errors.RegfsError) -> str:
+    if not _speaks_http(error):
+        return (
+            f"Look at what {_registry(error)} is: not what its kind of registry is made of; "
+            "`regfs plugins` shows which kinds there are."
+        )
     return (
         f"Check host, port and path with `curl -i https://{_registry(error)}/v2/`, which a registry answers with 200 "
         "or 401; one below a path is spelled `regfs login HOST/PATH`."
@@ -113,6 +147,14 @@ def _credential_error(error: errors.RegfsError) -> str:
     return (
         "Mend that source, or give the credentials in a file of your own: "
         f"`regfs mount -o credentials=FILE {_registry(error)} DIR`."
+    )
+
+
+def _config_error(error: errors.RegfsError) -> str:
+    if isinstance(error, errors.ConfigError) and error.in_file:
+        return "Mend what the message names, then run `regfs config --check`."
+    return (
+        "Mend what the message names, and run the same command again; `--help` behind it says what it takes."
     )
 
 
@@ -190,9 +232,12 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
         "Only attributes whose name starts with `user.` are here: `getfattr -d FILE`."
     ),
     errors.CredentialError: _credential_error,
-    errors.ConfigError: _always("Mend what the message names, then run `regfs config --check`."),
+    errors.ConfigError: _config_error,
     errors.PluginError: _always(
         "See `regfs plugins` for the reason, and mend or remove that package with pip."
+    ),
+    errors.NoSuchPlugin: _always(
+        "Name one of those that there are: `regfs plugins` shows what each is; another has to be installed beside regfs."
     ),
     errors.MountError: _always("Do what the message says, then run the same `regfs` command again."),
 }

@@ -150,7 +150,8 @@ def load_settings(
         loader.read(file)
     loader.override(overrides or {})
     if loader.mistakes:
-        raise ConfigError("\n".join(map(str, loader.mistakes)))
+        in_file = any(mistake.place != COMMAND_LINE for mistake in loader.mistakes)
+        raise ConfigError("\n".join(map(str, loader.mistakes)), in_file=in_file)
     return Settings(**loader.settings, registries=tuple(loader.registries.values()))
 
 

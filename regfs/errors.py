@@ -42,6 +42,7 @@ RegfsError
 ├── CredentialError             a credential source failed (having none is no failure)
 ├── ConfigError                 a setting that cannot be used
 ├── PluginError                 a plugin that cannot be used
+│   └── NoSuchPlugin            no plugin bears that name
 └── MountError                  a folder that cannot be mounted on
 """
 
@@ -233,11 +234,19 @@ class CredentialError(RegfsError):
 
 
 class ConfigError(RegfsError):
-    """A setting that cannot be used."""
+    """A setting that cannot be used: of the command line, or (``in_file``) of a config file."""
+
+    def __init__(self, message: str, *, in_file: bool = False, registry: str = "", words: str = "") -> None:
+        super().__init__(message, registry=registry, words=words)
+        self.in_file = in_file
 
 
 class PluginError(RegfsError):
     """A plugin that cannot be used."""
+
+
+class NoSuchPlugin(PluginError):
+    """No plugin bears that name; the message lists those that there are."""
 
 
 class MountError(RegfsError):

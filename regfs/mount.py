@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regfs.config import Settings
 from regfs.connection import Connection
 from regfs.daemon import Daemon, Say, Told
-from regfs.errors import RegfsError
+from regfs.errors import CredentialError, RegfsError
 from regfs.notify import notify
 
 if TYPE_CHECKING:
@@ -110,13 +110,31 @@ async def _live(app: App, session: Session, plan: Plan, told: Told) -> None:
         await nursery.start(app.serve)
         await nursery.start(_obey_signals, app, session, nursery)
         nursery.start_soon(_answer_until_unmounted, session, nursery)
-        for warning in await app.first_check():
+        warnings = await app.first_check()
+        for warning in [*warnings, *await _trouble_of_file(plan, warnings)]:
             told.say(warning)
         log.info("%s is mounted on %s", plan.address or "every registry", plan.directory)
         told.ready()
         notify("READY=1", f"STATUS={plan.address or 'your registries'} on {plan.directory}")
     with trio.CancelScope(shield=True), trio.move_on_after(1):
         await app.aclose()
+
+
+async def _trouble_of_file(plan: Plan, warnings: Sequence[str]) -> Sequence[str]:
+    """What is wrong with the file of credentials, unless the ``warnings`` say it: no registry may want them yet."""
+    from regfs.auth.sources.file import FileSource
+
+    file = plan.settings.credentials
+    if file is None:
+        return ()
+    try:
+        for connection in plan.connections:
+            await FileSource(file, single=plan.single).get(connection)
+    except CredentialError as error:
+        log.warning("the file of credentials is of no use: %s", error)
+        said = any(str(error) in warning for warning in warnings)
+        return () if said else [f"the file of credentials is of no use: {error}"]
+    return ()
 
 
 async def _answer_until_unmounted(session: Session, nursery: trio.Nursery) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from regfs import __version__
-from regfs.errors import ConfigError, PluginError
+from regfs.errors import ConfigError, NoSuchPlugin, PluginError
 from regfs.redaction import redact
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class Abilities:
     """What a plugin says of itself without a connection.
 
     ``capabilities`` are those that its Sources may hand out, ``roles`` what it may be beyond its contract
-    (``OffersOAuth``): names of the Protocols in `regfs.ports`. ``default_auth`` and ``many`` are a provider's.
+    (``OffersOAuth``): names of the Protocols in `regfs.ports`. ``default_auth`` and ``many`` are a provider's, and so is
+    ``lacks``: why it can be used with another auth method alone; empty: its own is there.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Abilities:
     fields: Sequence[Field] = ()
     default_auth: str = ""
     many: bool = False
+    lacks: str = ""
 
 
 def plugins() -> Sequence[Plugin]:
@@ -113,14 +115,24 @@ def _abilities(made: Any, group: str) -> Abilities:
         if group == "provider"
         else (ports.RefinesKeychain, ports.SignsInWithPerson)
     )
+    default_auth = str(getattr(made, "default_auth", ""))
     return Abilities(
         title=str(made.title),
         capabilities=[kind.__name__ for kind in getattr(made, "capabilities", ())],
         roles=[role.__name__ for role in roles if isinstance(made, role)],
         fields=tuple(made.fields),
-        default_auth=str(getattr(made, "default_auth", "")),
+        default_auth=default_auth,
         many=bool(getattr(made, "many", False)),
+        lacks=_lacks(default_auth) if group == "provider" else "",
     )
+
+
+def _lacks(default_auth: str) -> str:
+    try:
+        auth_method(default_auth)
+    except PluginError as error:
+        return f"its own way of signing in (default_auth) cannot be used, so give --auth: {error.message}"
+    return ""
 
 
 def provider(name: str) -> Provider:
@@ -232,7 +244,7 @@ def _strangers_plugin(group: Group, name: str) -> Plugin:
                 return plugin
     known = ", ".join(sorted(_names(group)))
     unread = "".join(f"; {plugin.origin} cannot be used: {plugin.error}" for plugin in _broken_files())
-    raise PluginError(f"there is no {_title(group)} {name[:80]!r}; known: {known}{unread}")
+    raise NoSuchPlugin(f"there is no {_title(group)} {name[:80]!r}; known: {known}{unread}")
 
 
 def _title(group: Group) -> str:

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import httpx
 import pytest
 
 from regfs.errors import ConfigError
@@ -104,13 +105,15 @@ def test_a_v2_one_is_mounted_listed_read_and_deleted_from(stranger: Home) -> Non
 def test_one_that_speaks_no_v2_is_mounted_listed_and_read(stranger: Home, tmp_path: Path) -> None:
     from regfs.testing.images import make_image
 
-    image, home = make_image(), tmp_path / "images" / "team" / "app"
+    image, home = make_image(), tmp_path / "images.my-source" / "team" / "app"
     for name in ("tags", "blobs"):
         (home / name).mkdir(parents=True)
     for content in (*image.blobs, *image.manifests()):
         (home / "blobs" / content.digest.file_name).write_bytes(content.raw)
     (home / "tags" / "v1").write_text(str(image.digest))
-    with mounted(f"my-source:{tmp_path / 'images'}", home=stranger) as mount:
+    address = f"my-source:{tmp_path / 'images.my-source'}"
+    assert stranger.regfs("cat", f"{address}/team/app/v1/digest", check=True).stdout == f"{image.digest}\n"
+    with mounted(address, home=stranger) as mount:
         assert mount.list("team") == ["app"]
         assert mount.list("team/app") == ["v1"]
         assert mount.read("team/app/v1/config.json") == image.config.raw
@@ -120,7 +123,7 @@ def test_a_way_of_signing_in_opens_a_registry_that_wants_it(stranger: Home) -> N
     with FakeRegistry(Behaviour(auth=Auth.KEY, key_header="X-MyAuth-Key")) as registry:
         pushed = registry.push("team/app", ["v1"])
         file = stranger.path / "key"
-        file.write_text(f"registry={registry.address}\nusername=key\npassword=a-password\n")
+        file.write_text("password=a-password\n")
         file.chmod(0o600)
         with mounted("-o", f"auth=my-auth,credentials={file}", registry.address, home=stranger) as mount:
             assert mount.read("team/app/v1/manifest.json") == pushed.manifest.raw
@@ -128,16 +131,31 @@ def test_a_way_of_signing_in_opens_a_registry_that_wants_it(stranger: Home) -> N
 
 
 def test_the_kits_registry_is_served_to_try_a_plugin_on(stranger: Home, site: Path) -> None:
+    names = stranger.path / "names.json"
+    names.write_text('{"projects": ["team/app"]}')
     command = [str(site / "venv" / "bin" / "python"), "-m", "regfs.testing"]
+    command += ["--answer", f"_forge/projects={names}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
         try:
             address = served.stdout.readline().strip()
             listed = stranger.regfs("ls", f"{address}/team/app", check=True).stdout.split()
             assert listed == ["latest", "v1", "v2"]
+            own = httpx.get(f"http://{address}/v2/_forge/projects", headers={"Accept-Encoding": "identity"})
+            assert own.json() == {"projects": ["team/app"]}
         finally:
             served.terminate()
         assert served.wait(30) == 0
+
+
+def test_an_answer_that_is_no_json_is_said_before_anything_is_served(stranger: Home, site: Path) -> None:
+    file = stranger.path / "names.json"
+    file.write_text("{")
+    command = [str(site / "venv" / "bin" / "python"), "-m", "regfs.testing", "--answer"]
+    for answer in (f"_forge/projects={file}", "_forge/projects"):
+        done = subprocess.run([*command, answer], capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 2
+        assert ("holds no JSON" if "=" in answer else "PATH=FILE is wanted") in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_one_file_plugin_is_listed_and_mounted(home: Home, tmp_path: Path) -> 
     lay(folder, "shelf.py", example_text("shelf"))
     home.write_config(f'plugins_dir = "{folder}"\n')
     image = make_image()
-    tree = tmp_path / "shelf" / "team" / "app"
+    tree = tmp_path / "my.shelf" / "team" / "app"
     for name in ("tags", "blobs"):
         (tree / name).mkdir(parents=True)
     (tree / "tags" / "v1").write_text(str(image.digest))
@@ -224,5 +224,9 @@ def test_a_one_file_plugin_is_listed_and_mounted(home: Home, tmp_path: Path) -> 
         "name": "password", "label": "Password or token", "secret": True, "required": True,
     }  # fmt: skip
     assert "OffersOAuth" in rows["gitlab"]["roles"]
-    with mounted(f"shelf:{tmp_path / 'shelf'}", home=home) as mount:
+    address = f"shelf:{tmp_path / 'my.shelf'}"
+    assert home.regfs("cat", f"{address}/team/app/v1/digest", check=True).stdout == f"{image.digest}\n"
+    assert home.regfs("ls", address, check=True).stdout == "team\n"
+    with mounted(address, home=home) as mount:
+        assert mount.list("team") == ["app"]
         assert mount.read("team/app/v1/manifest.json") == image.manifest.raw

@@ -2,8 +2,8 @@
 
 A file that begins with ``{`` is JSON; one whose name ends in ``.toml`` is TOML with the same keys as the lines; any
 other is lines ``key=value``: blanks round the value are dropped, quotes are part of it, ``#`` begins a comment line.
-The keys: ``username`` (or ``user``), ``password`` (``pass``), ``identitytoken``, ``registrytoken``, and ``registry``,
-which says whose credential it is.
+The keys: ``username`` (or ``user``), ``password`` (``pass``, ``key``), ``identitytoken``, ``registrytoken``, and
+``registry``, which says whose credential it is. A password may stand alone where an auth method of a plugin's is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ _KEYS: Final = {
     "user": "username",
     "password": "password",
     "pass": "password",
+    "key": "password",
     "identitytoken": "identitytoken",
     "registrytoken": "registrytoken",
     "registry": "registry",
 }
+_WITH_USER_NAME: Final = frozenset({"basic", "challenge", "oauth"})
+"""The auth methods of ours that send a user name with a password. What a plugin's asks for is seen to where it is known."""
+
 _SECRETS: Final = {
     "password": CredentialKind.PASSWORD,
     "identitytoken": CredentialKind.IDENTITY_TOKEN,
@@ -62,7 +66,13 @@ async def credential_in(
     if content.lstrip().startswith(b"{"):
         return await DockerFile.parse(content, origin).get(connection)
     file = _read(content, origin, toml=toml)
-    return file.credential if file.serves(connection, single=single) else None
+    if not file.serves(connection, single=single):
+        return None
+    credential = file.credential
+    alone = credential.kind is CredentialKind.PASSWORD and not credential.username
+    if alone and connection.auth in _WITH_USER_NAME:
+        raise CredentialError(f"{origin} has a password and no username")
+    return credential
 
 
 def parts_in(content: bytes, origin: str, connection: Connection, *, toml: bool = False) -> list[str]:
@@ -117,8 +127,6 @@ def _plain(values: Mapping[str, str], origin: str) -> PlainFile:
     username, kind = values.get("username", ""), _SECRETS[given[0]]
     if kind is CredentialKind.PASSWORD and username == TOKEN_USER:
         username, kind = "", CredentialKind.IDENTITY_TOKEN
-    if kind is CredentialKind.PASSWORD and not username:
-        raise CredentialError(f"{origin} has a password and no username")
     return PlainFile(Credential(username, values[given[0]], kind, origin), values.get("registry", ""))
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import httpx
 
 from regfs.auth.accounts import Accounts
+from regfs.auth.conversation import no_credential
 from regfs.auth.credentials import Holder
 from regfs.auth.flows import Flow
 from regfs.auth.origin import Origin
@@ -30,7 +31,8 @@ class ServiceFlow(Flow):
     """Sends the credential in a header, unasked, to the service at ``base`` and nowhere else; nothing where there is none.
 
     ``headers`` says how a credential is spelled there; an empty mapping: it is of no use there. A 401 to a credential
-    asks the keychain for another one, and is left to the caller where there is none.
+    asks the keychain for another one, and is left to the caller where there is none. NotSignedIn for a 401 where the keychain
+    failed: with the reason.
     """
 
     def __init__(
@@ -75,6 +77,9 @@ class _ServiceTalk:
 
     async def take(self, response: httpx.Response) -> None:
         sent = self._sent
+        if response.status_code == 401 and sent is None and self._holder.failure is not None:
+            await drained(response)
+            raise no_credential(self._holder, self._registry)
         if response.status_code != 401 or sent is None:
             self._over = True
             return

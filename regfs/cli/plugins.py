@@ -45,19 +45,29 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     help="A registry that speaks V2, one that speaks something else, or a way of signing in.",
 )
 def new(name: str, folder: Path | None, kind: str) -> None:
-    """Write a package with a plugin called NAME into DIR (regfs-NAME), ready to be installed and tested.
+    """Write a package with a plugin called NAME, ready to be installed and tested.
 
-    NAME is what `--provider` or `--auth` will call it: lower-case letters, digits and '-'. Nothing is overwritten.
+    NAME is what `--provider` or `--auth` will call it: lower-case letters, digits and '-'. DIR is the package's own
+    folder, new or empty; where it is not given, regfs-NAME in the current folder. Nothing is overwritten.
     """
+    from regfs.cli.edge import Advised
+    from regfs.errors import ConfigError
     from regfs.plugin_new import write_package
 
-    written = write_package(name, kind, folder or Path(f"regfs-{name}"))
+    try:
+        written = write_package(name, kind, folder or Path(f"regfs-{name}"))
+    except ConfigError as error:
+        raise Advised(
+            str(error), "Nothing was written; `regfs plugins new --help` says what it takes."
+        ) from error
     output.line(f"wrote {written}; its README.md says how to install, test and mount it")
 
 
 def _row(plugin: Plugin, able: Abilities | None) -> tuple[str, ...]:
     said = plugin.error or ", ".join([*able.capabilities, *able.roles] if able else [])
     state = "unusable" if plugin.error else "ok"
+    if able is not None and able.lacks:
+        state, said = "incomplete", f"{able.lacks}; {said}" if said else able.lacks
     return (plugin.group, plugin.name, plugin.origin, plugin.value or "-", state, said)
 
 
@@ -72,5 +82,5 @@ def _as_dict(plugin: Plugin, able: Abilities | None) -> dict[str, object]:
         for field in able.fields
     ]
     if plugin.group == "provider":
-        facts |= {"default_auth": able.default_auth, "many": able.many}
+        facts |= {"default_auth": able.default_auth, "many": able.many, "lacks": able.lacks}
     return facts

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 _OTHER_PLACES: Final = (
-    "Keep it where `regfs mount REGISTRY DIR` finds it too: by `docker login` with a credential helper, in a file for "
+    "Keep it where `regfs mount REGISTRY DIR` finds it too: {docker}in a file for "
     "`-o credentials=FILE`, or as a systemd credential; what needs no password signs in with --anonymous."
 )
+_DOCKERS: Final = "by `docker login` with a credential helper, "
 
 
 _CHOSEN: Final = (
@@ -228,8 +229,14 @@ async def _store(keyring: KeyringSource, connection: Connection, credential: Cre
     except CredentialError as error:
         raise Advised(
             f"the sign-in is good, and nothing was stored, since the keyring cannot keep it: {error}",
-            _OTHER_PLACES,
+            _OTHER_PLACES.format(docker=_DOCKERS if _suits_docker(connection, credential) else ""),
         ) from error
+
+
+def _suits_docker(connection: Connection, credential: Credential) -> bool:
+    from regfs import plugins
+
+    return plugins.auth_method(connection.auth).for_docker(credential) is not None
 
 
 async def _erase_quietly(connection: Connection) -> None:

@@ -23,10 +23,11 @@ import trio
 from regfs.digest import Digest
 from regfs.manifest import Descriptor
 from regfs.ports import Source
-from regfs.testing.contract_capabilities import KINDS, CapabilityContract
+from regfs.testing.contract_capabilities import KINDS, CapabilityContract, use_capabilities
 from regfs.testing.contract_tools import (
     Harness,
     blob_of,
+    large_image,
     manifest_of,
     noise,
     not_found,
@@ -34,7 +35,8 @@ from regfs.testing.contract_tools import (
     run,
     tags_of,
 )
-from regfs.testing.images import Family, Pushable, make_image, make_index
+from regfs.testing.images import Family, Image, Pushable, make_image, make_index
+from regfs.testing.steps import Steps, parsing_time
 
 __all__ = ["KINDS", "Harness", "SourceContract"]
 
@@ -47,6 +49,8 @@ class SourceContract(CapabilityContract):
 
     families: ClassVar[tuple[Family, ...]] = ("oci", "docker")
     many: ClassVar[int] = 250
+    large: ClassVar[int] = 32 * 1024 * 1024
+    """The size of a layer, in bytes, that shows whether reading it blocks the loop."""
 
     @pytest.fixture
     def harness(self) -> Iterator[Harness]:
@@ -186,6 +190,16 @@ class SourceContract(CapabilityContract):
 
         run(harness, body)
 
+    def test_the_loop_is_blocked_neither_by_files_nor_by_large_content(self, harness: Harness) -> None:
+        """A task opens no file itself, and no step of it takes half the processor time of parsing the content as JSON."""
+        image, steps = large_image(self.large), Steps()
+        harness.push("team/app", ["v1", "v2", "v3"], image)
+        run(harness, lambda source: self._use(source, image, "v2"))  # imports what is needed
+        with steps.watching():
+            run(harness, lambda source: self._use(source, image, "v3"), steps)
+        assert steps.blocking == [], "for a thread: trio.to_thread.run_sync"
+        assert steps.longest < parsing_time(self.large) / 2, "for a thread: trio.to_thread.run_sync"
+
     def test_calls_at_the_same_time_do_not_mix_up(self, harness: Harness) -> None:
         images = {f"v{number}": make_image(f"{number}") for number in range(20)}
         for tag, image in images.items():
@@ -202,3 +216,16 @@ class SourceContract(CapabilityContract):
 
         run(harness, body)
         assert found == {tag: image.manifest.raw for tag, image in images.items()}
+
+    async def _use(self, source: Source, image: Image, tag: str) -> None:
+        """Do all that can be done, and delete ``tag`` where that is declared."""
+        await source.check()
+        await tags_of("team/app")(source)
+        for reference in (tag, image.digest):
+            await source.manifest("team/app", reference)
+        async with source.blob("team/app", image.layers[0].descriptor) as pieces:
+            size = 0
+            async for piece in pieces:
+                size += len(piece)
+        assert size == len(image.layers[0].raw)
+        await use_capabilities(source, image, tag)

@@ -25,9 +25,9 @@ from regfs.ports import (
     ResolvesTags,
     Source,
 )
-from regfs.testing.contract_referrers import ReferrerContract
+from regfs.testing.contract_referrers import ReferrerContract, referrers_of
 from regfs.testing.contract_tools import Harness, about, intact, not_found, run, tags_of
-from regfs.testing.images import Pushable, make_image, make_index
+from regfs.testing.images import Image, Pushable, make_image, make_index
 
 C = TypeVar("C")
 
@@ -71,6 +71,21 @@ async def everything(lister: ListsNamespaces, namespace: str) -> set[str]:
     for name in namespaces:
         found |= await everything(lister, name)
     return found
+
+
+async def use_capabilities(source: Source, image: Image, tag: str) -> None:
+    """Use what there is of capabilities to list, to resolve and to delete."""
+    with suppress(ListingRefused):
+        if (lists := source.capability(ListsRepositories)) is not None:
+            assert [page async for page in lists.repositories()]
+        if (namespaces := source.capability(ListsNamespaces)) is not None:
+            await within(namespaces, "")
+    if (resolves := source.capability(ResolvesTags, "team/app")) is not None:
+        await resolves.resolve("team/app", tag)
+    if (lists_referrers := source.capability(ListsReferrers, "team/app")) is not None:
+        await referrers_of(lists_referrers, image.digest)
+    if (deletes := source.capability(DeletesTags, "team/app")) is not None:
+        await deletes.delete_tag("team/app", tag, image.digest)
 
 
 class CapabilityContract(ReferrerContract):

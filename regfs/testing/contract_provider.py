@@ -106,6 +106,16 @@ class ProviderContract:
             assert once_more is not None, whole
             assert (once_more.address, once_more.rest) == (first.address, first.rest), whole
 
+    def test_a_path_behind_an_address_is_the_rest_of_its_claim(self, harness: ServiceHarness) -> None:
+        """``regfs ls ADDRESS/team/app`` gives the whole; what of it is the registry, its provider says."""
+        own = [claim.address for claim in map(harness.provider.claim, self.addresses) if claim is not None]
+        for address in (*own, harness.connection.address):
+            for rest in (self.repository, f"{self.repository}/v1/digest"):
+                for typed in (f"{address}/{rest}", f"{address}/{rest}/"):
+                    claim = harness.provider.claim(typed)
+                    assert claim is not None, typed
+                    assert (claim.address, claim.rest) == (address, rest), typed
+
     def test_what_is_not_its_own_it_is_not_sure_of(self, harness: ServiceHarness) -> None:
         for address in (*self.not_its_own, "another-kind:/of/address"):
             claim = harness.provider.claim(address)

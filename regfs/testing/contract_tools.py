@@ -14,7 +14,7 @@ from regfs.digest import Digest
 from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import Counts, Source
-from regfs.testing.images import Image, Pushable
+from regfs.testing.images import Image, Pushable, make_image
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Declares")
@@ -80,7 +80,7 @@ def not_found() -> Iterator[None]:
     assert raised.registry, f"NotFound({raised.message!r}) does not say where: give it registry="
 
 
-def run(harness: Harness, body: Body[T]) -> T:
+def run(harness: Harness, body: Body[T], *instruments: trio.abc.Instrument) -> T:
     """Open a Source and run ``body`` on it, for a minute at most."""
 
     async def main() -> T:
@@ -88,7 +88,7 @@ def run(harness: Harness, body: Body[T]) -> T:
             async with harness.open() as source:
                 return await body(source)
 
-    return trio.run(main)
+    return trio.run(main, instruments=instruments)
 
 
 def tags_of(repository: str) -> Body[list[str]]:
@@ -140,6 +140,12 @@ async def intact(source: Source, what: Pushable, *references: str | Digest) -> N
         assert (await source.manifest("team/app", image.digest)).raw == image.manifest.raw
     for blob in what.blobs:
         assert await blob_of(source, "team/app", blob.descriptor) == blob.raw
+
+
+@functools.cache
+def large_image(size: int) -> Image:
+    """An image whose layer has ``size`` bytes and more."""
+    return make_image(files={"big": noise(size)})
 
 
 def noise(size: int) -> bytes:

@@ -35,7 +35,8 @@ class FakeRegistry:
 
     ``records`` are all requests in the order they came, ``violations`` what no good client sends. ``behaviour`` may
     be changed while it runs. In the methods below ``where`` says which requests are meant: a kind ("ping",
-    "catalog", "tags", "manifest", "blob", "upload", "token"), a predicate on the record, or None: all under ``/v2/``.
+    "catalog", "tags", "manifest", "blob", "upload", "referrers", "token", or "own": any other path under ``/v2/``), a
+    predicate on the record, or None: all under ``/v2/``.
     ``max_in_flight`` is the most requests under ``/v2/`` that were being answered at once; an answer takes no time
     unless a `delay` or `stall` makes it.
     """

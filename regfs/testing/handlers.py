@@ -168,7 +168,9 @@ class Handlers:
 
     def _redirect(self, request: Request, target: str) -> Reply:
         base = {"elsewhere": self.elsewhere(), "loop": ""}.get(target, target)
-        query = "" if target == "loop" else f"?X-Signature=a-signature-that-is-a-secret&X-Signed={monotonic()}"
+        query = (
+            "" if target == "loop" else f"?X-Signature=a-signature-that-is-a-secret&X-Signed={monotonic()}"
+        )
         return Reply(307, [("Location", f"{base}{urlsplit(request.target).path}{query}")])
 
     def answer_elsewhere(self, request: Request) -> Reply:

@@ -21,7 +21,10 @@ _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "coo
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path leads to: ``kind`` is ping, catalog, tags, manifest, blob, upload, referrers, token or other."""
+    """What a path leads to: ``kind`` is ping, catalog, tags, manifest, blob, upload, referrers or token.
+
+    ``own`` is any other path below ``/v2/``, such as an API of the registry's own; ``other`` is outside of that.
+    """
 
     kind: str
     repository: str = ""
@@ -40,8 +43,8 @@ class Route:
             return cls("catalog")
         match = _ROUTE.fullmatch(rest)
         if match is None:
-            return cls("other")
-        kind = match.lastgroup or "other"
+            return cls("own")
+        kind = match.lastgroup or "own"
         return cls(kind, match["repository"], "" if kind == "tags" else match[kind])
 
 

@@ -94,7 +94,7 @@ def _path(request: Request) -> Iterator[str]:
         yield "an absolute URL, as one sends it to a proxy"
     if "//" in path or "/./" in path or "/../" in path:
         yield f"a path that is not plain: {path[:200]}"
-    if request.route.kind == "other":
+    if request.route.kind in ("own", "other"):
         yield f"a path that no registry has: {path[:200]}"
 
 

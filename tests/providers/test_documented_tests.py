@@ -11,20 +11,27 @@ import pytest
 from regfs.testing.contract import Harness, SourceContract
 from tests.providers.documented import example
 
-sys.modules["regfs_forge"] = example("forge")
+_forge: Any = example("forge")
+_forge.ForgeKey = example("key").ForgeKey
+sys.modules["regfs_forge"] = _forge
 _printed: Any = example("tests")
+_printed_for_keys: Any = example("keytests")
 
 TestForgeProvider = _printed.TestForgeProvider
 TestForgeSource = _printed.TestForgeSource
+TestForgeKey = _printed_for_keys.TestForgeKey
+TestForgeWithItsKey = _printed_for_keys.TestForgeWithItsKey
 
 
 class TestShelf(SourceContract):
     """The Source of the page's other provider, with the harness that the page prints."""
 
+    capabilities = example("shelf").ShelfProvider.capabilities
+
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
-        (tmp_path / "shelf").mkdir()
+        (tmp_path / "my.shelf").mkdir()
         harness: Harness = example("harness").ShelfHarness(
-            example("shelf").ShelfProvider(), f"shelf:{tmp_path}/shelf", tmp_path
+            example("shelf").ShelfProvider(), f"shelf:{tmp_path}/my.shelf", tmp_path
         )
         return harness

@@ -27,7 +27,6 @@ from regfs.testing.contract import Harness, SourceContract
 from regfs.testing.contract_tools import intact, run
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import Pushable, make_image
-from tests.providers.documented import example
 from tests.support.fake_ghcr import GitHub
 from tests.support.fake_github import FakeGitHub
 from tests.support.fake_gitlab import FakeGitLab
@@ -76,19 +75,6 @@ class LayoutHarness(ProviderHarness):
         index.write_text(json.dumps({"schemaVersion": 2, "manifests": [*kept, *new]}))
 
 
-class ShelfHarness(ProviderHarness):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(example("shelf").ShelfProvider(), f"shelf:{folder}", folder)
-
-    def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
-        for name in ("tags", "blobs"):
-            (self._folder / repository / name).mkdir(parents=True, exist_ok=True)
-        for content in (*what.blobs, *what.manifests()):
-            (self._folder / repository / "blobs" / content.digest.file_name).write_bytes(content.raw)
-        for tag in tags:
-            (self._folder / repository / "tags" / tag).write_text(str(what.digest))
-
-
 class FakeHarness(ProviderHarness):
     def __init__(self, registry: FakeRegistry, folder: Path) -> None:
         super().__init__(GenericProvider(), registry.address, folder)
@@ -123,12 +109,6 @@ class TestGitLab(SourceContract):
     def harness(self, tmp_path: Path) -> Iterator[Harness]:
         with FakeGitLab() as gitlab:
             yield GitLabHarness(gitlab, gitlab.token(roles={"team": OWNER, "other": OWNER}), tmp_path)
-
-
-class TestTheShelfOfTheDocumentation(SourceContract):
-    @pytest.fixture
-    def harness(self, tmp_path: Path) -> Harness:
-        return ShelfHarness(tmp_path)
 
 
 class TestGitHubContainerRegistry(SourceContract):

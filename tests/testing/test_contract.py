@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -229,6 +231,8 @@ class Broken(MemorySource):
                 yield TagPage(page.names[-1:])
 
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
+        if self.defect == "a file is read on the loop":
+            Path(__file__).read_bytes()  # noqa: ASYNC240  the defect
         if self.defect == "an absent manifest is another's error" and "absent" in repository:
             raise KeyError(repository)
         try:
@@ -250,6 +254,9 @@ class Broken(MemorySource):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         if self.defect == "a range has one byte more" and end is not None:
             end = min(end + 1, descriptor.size)
+        if self.defect == "large content is parsed on the loop":
+            data = self._repositories[repository].blobs.get(descriptor.digest, b"")
+            json.loads(json.dumps(base64.b64encode(data).decode()))
         if self.defect == "an absent blob is empty":
             return self._never_absent(repository, descriptor, start, end)
         return super().blob(repository, descriptor, start, end)
@@ -329,6 +336,8 @@ DEFECTS = {
     "an absent manifest is another's error": "test_absent_manifests_are_not_found",
     "a range has one byte more": "test_a_blob_is_given_whole_and_in_ranges",
     "an absent blob is empty": "test_an_absent_blob_is_not_found_on_entering",
+    "a file is read on the loop": "test_the_loop_is_blocked_neither_by_files_nor_by_large_content",
+    "large content is parsed on the loop": "test_the_loop_is_blocked_neither_by_files_nor_by_large_content",
     "a capability is missing": "test_the_capabilities_are_those_declared",
     "a capability is handed out that is not declared": "test_the_capabilities_are_those_declared",
     "anything is handed out": "test_the_capabilities_are_those_declared",

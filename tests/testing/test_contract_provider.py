@@ -79,18 +79,19 @@ class TestOciLayoutProvider(ProviderContract):
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> ServiceHarness:
+        (tmp_path / "layouts").mkdir()
         return LayoutsHarness(OciLayoutProvider(), f"oci:{tmp_path / 'layouts'}", tmp_path)
 
 
 class TestTheShelfOfTheDocumentation(ProviderContract):
-    addresses: ClassVar[Mapping[str, tuple[str, str]]] = {"shelf:/srv/x/": ("shelf:/srv/x", "")}
+    addresses: ClassVar[Mapping[str, tuple[str, str]]] = {"shelf:/srv/x.shelf/": ("shelf:/srv/x.shelf", "")}
     not_its_own = ("localhost:5000",)
 
     @pytest.fixture
     def harness(self, tmp_path: Path) -> ServiceHarness:
-        (tmp_path / "shelf").mkdir()
+        (tmp_path / "my.shelf").mkdir()
         harness: ServiceHarness = example("harness").ShelfHarness(
-            example("shelf").ShelfProvider(), f"shelf:{tmp_path}/shelf", tmp_path
+            example("shelf").ShelfProvider(), f"shelf:{tmp_path}/my.shelf", tmp_path
         )
         return harness
 
@@ -134,6 +135,8 @@ class Broken(GenericProvider):
             return Claim(f"x{claim.address}", claim.rest)
         if self.fault == "loses the rest":
             return Claim(claim.address)
+        if self.fault == "takes a path for a part of its address" and claim.rest.endswith("/digest"):
+            return Claim(f"{claim.address}/{claim.rest}")
         return claim
 
     def oauth(self, connection: Connection) -> OAuthServer:
@@ -209,6 +212,7 @@ class BrokenSource(V2Source):
 FAULTS = {
     "its name is no word": "test_it_says_what_it_is",
     "loses the rest": "test_its_addresses_are_claimed_as_it_says",
+    "takes a path for a part of its address": "test_a_path_behind_an_address_is_the_rest_of_its_claim",
     "claims it otherwise the second time": "test_what_is_claimed_is_claimed_again_as_the_same",
     "is sure of everything": "test_what_is_not_its_own_it_is_not_sure_of",
     "takes a malformed address": "test_a_malformed_address_is_refused_with_the_reason",

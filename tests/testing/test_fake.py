@@ -586,3 +586,14 @@ def test_json_of_the_kit_is_json() -> None:
     for made in (make_image(), make_index(), make_image(family="docker"), make_index(family="docker")):
         assert json.loads(made.manifest.raw)["schemaVersion"] == 2
         assert made.parsed().digest == made.digest
+
+
+def test_requests_to_an_api_of_its_own_are_counted_and_can_fail_as_any_other() -> None:
+    with FakeRegistry() as registry:
+        registry.serve("_forge/projects", lambda: {"projects": ["team/app"]})
+        url = f"{registry.url}_forge/projects"
+        headers = {"Accept-Encoding": "identity"}
+        assert httpx.get(url, headers=headers).json() == {"projects": ["team/app"]}
+        registry.fail(503, "own", times=1)
+        assert httpx.get(url, headers=headers).status_code == 503
+        assert registry.count("own") == len(registry.requests) == 2

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from regfs import errors
-from regfs.advice import _SENTENCES, advice
+from regfs.advice import _SENTENCES, advice, remember_sign_in
 
 
 def leaves(kind: type[errors.RegfsError] = errors.RegfsError) -> Iterator[type[errors.RegfsError]]:
@@ -63,6 +63,31 @@ def test_every_class_has_a_sentence_of_its_own_place_in_the_table() -> None:
 )
 def test_the_command_to_run_is_spelled_out(error: errors.RegfsError, command: str) -> None:
     assert command in advice(error)
+
+
+@pytest.mark.parametrize("kind", [errors.Unreachable, errors.ConnectionFailed, errors.NotARegistry])
+def test_what_speaks_no_http_is_not_asked_by_curl(kind: type[errors.RegfsError]) -> None:
+    assert "curl" in advice(kind("x", registry="localhost:5000/prefix"))
+    for registry in ("oci:/srv/images", "shelf:/srv/my.shelf"):
+        sentence = advice(kind("x", registry=registry))
+        assert registry in sentence
+        assert not {"curl", "https://", "HTTPS_PROXY"} & set(re.split(r"[ `]", sentence))
+        assert "://" not in sentence
+
+
+def test_the_login_of_a_connection_has_what_makes_it_that_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regfs.advice._sign_ins", {})
+    remember_sign_in("reg.example", lambda: ["--provider", "forge", "--ca", "/my files/ca.pem"])
+    options = "--provider forge --ca '/my files/ca.pem'"
+    assert f"`regfs login {options} reg.example`" in advice(errors.NotSignedIn("x", registry="reg.example"))
+    who = advice(errors.Forbidden("x", registry="reg.example"))
+    assert f"`regfs login {options} --username USER reg.example`" in who
+    assert "`regfs login other.example`" in advice(errors.NotSignedIn("x", registry="other.example"))
+
+
+def test_only_a_mistake_in_a_config_file_is_checked_there() -> None:
+    assert "config --check" in advice(errors.ConfigError("x", in_file=True))
+    assert "config" not in advice(errors.ConfigError("x"))
 
 
 def test_a_registry_name_is_quoted_for_the_shell() -> None:

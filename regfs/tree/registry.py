@@ -15,11 +15,13 @@ from regfs.errors import (
     AccessDenied,
     CredentialRefused,
     DeletionDisabled,
+    NotARegistry,
     NotEmpty,
     NotFound,
     Refused,
     RegfsError,
     SignInEnded,
+    Unreachable,
     Unsupported,
 )
 from regfs.manifest import Descriptor, Manifest
@@ -274,6 +276,7 @@ class Registry(Knowledge):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask_hidden_in_time, path)
             outcome = await self._ask_folder(path)
+        _raise_if_gone(outcome)
         tags = [] if outcome.tags is None else self.living_tags(outcome.tags, path)
         nested = list(self.visible(path, outcome.names))
         if not tags and not nested and not self.graves.lingers(path):
@@ -435,6 +438,12 @@ class Registry(Knowledge):
             folders.append(parent)
             parent = parent.rpartition("/")[0]
         self.graves.hide(repository, folders)
+
+
+def _raise_if_gone(outcome: Outcome) -> None:
+    """Raise where no registry is there to list anything: names that were walked to would pass for all there is."""
+    if outcome.tags is None and isinstance(outcome.names_error, Unreachable | NotARegistry):
+        raise outcome.names_error
 
 
 def _raise_if_telling(denied: AccessDenied) -> None:

@@ -14,6 +14,7 @@ from regfs.errors import (
     DigestMismatch,
     ListingRefused,
     ModeForbids,
+    NotARegistry,
     NotFound,
     ReadOnly,
     RegfsError,
@@ -354,6 +355,24 @@ def test_a_catalog_that_may_not_be_listed_is_walkable_by_name() -> None:
                 assert await kernel.ls("library") == ["app"]
 
         run(test)
+
+
+@pytest.mark.parametrize("error", [Unreachable("gone", registry="r"), NotARegistry("rubbish", registry="r")])
+def test_where_the_registry_is_gone_a_listing_is_that_error_whatever_was_walked_to(error: RegfsError) -> None:
+    async def test() -> None:
+        source = source_with("team/app:v1", "other/lib:v1")
+        async with mounted(source) as kernel:
+            assert await kernel.cat("team/app/v1/manifest.json")
+            assert sorted(await kernel.ls()) == ["other", "team"]
+            await trio.sleep(120)
+            source.fail(error)
+            with pytest.raises(type(error)):
+                await kernel.ls()
+            source.clear()
+            await trio.sleep(120)
+            assert sorted(await kernel.ls()) == ["other", "team"]
+
+    run(test)
 
 
 def test_a_typo_below_a_repository_is_absent_where_no_catalog_can_be_had() -> None:

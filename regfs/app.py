@@ -235,8 +235,14 @@ class App:
 
     def _images(self, blobs: Blobs) -> Images:
         assert self._nursery is not None, "serve() comes first"
-        raw = self._settings.symlinks == "raw"
-        return LateImages(blobs, self._nursery, raw_links=raw, report=self.filesystem.report)
+        settings = self._settings
+        return LateImages(
+            blobs,
+            self._nursery,
+            raw_links=settings.symlinks == "raw",
+            limits=dict(settings.image_limits),
+            report=self.filesystem.report,
+        )
 
     # ── opening and closing ──
 

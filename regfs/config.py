@@ -9,13 +9,15 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from regfs import config_values as values
 from regfs.connection import Connection
 from regfs.errors import ConfigError, PluginError
+from regfs.image.archive_limits import ArchiveLimits
+from regfs.image.limits import Limits
 from regfs.reference import connection_name, is_connection_name
 from regfs.toml_lines import KeyPath, TomlLines
 
@@ -32,7 +34,7 @@ class Settings:
 
     ``umask`` takes permissions away from what files and folders show. ``verbose`` is 0, 1 (info) or 2 (debug).
     ``cache_size`` is in bytes. ``owners``: ``image`` or ``squash``; None: ``image`` where root mounts. ``symlinks``: ``clamped``
-    or ``raw``.
+    or ``raw``. ``image_limits``: numbers for fields of `Limits` and `ArchiveLimits`.
     """
 
     ttl: float = 10.0
@@ -52,6 +54,7 @@ class Settings:
     show_fallback_tags: bool = False
     owners: str | None = None
     symlinks: str = "clamped"
+    image_limits: tuple[tuple[str, int], ...] = ()
     cache_dir: Path | None = None
     cache_size: int = 10 * 2**30
     registries: tuple[Connection, ...] = ()
@@ -66,6 +69,14 @@ class Settings:
         """Where content is kept: ``cache_dir``, else in the user's folder for caches."""
         return self.cache_dir or cache_home()
 
+
+_IMAGE_LIMITS: Final[Mapping[str, int]] = {
+    **{limit.name: 2**63 - 1 for limit in (*fields(Limits), *fields(ArchiveLimits))},
+    "path": 4095,
+    "name": 255,
+    "window_log": 31,
+}
+"""The largest that each may be set to: a longer name can't be shown, and zstd knows no larger window."""
 
 _TOP: Final[Mapping[str, values.Check]] = {
     "ttl": values.number(0, 86_400),
@@ -85,6 +96,7 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "show_fallback_tags": values.boolean,
     "owners": values.choice("image", "squash"),
     "symlinks": values.choice("clamped", "raw"),
+    "image_limits": values.limits(_IMAGE_LIMITS),
     "cache_dir": values.path,
     "cache_size": values.size,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,6 +190,22 @@ def options(value: object) -> tuple[tuple[str, str], ...]:
     for key in filter(names_a_secret, value):
         raise ValueError(f"{key}: a secret does not belong in a file: run `regfs login REGISTRY`")
     return tuple(sorted((key, _member(text, key, member)) for key, member in value.items()))
+
+
+def limits(most: Mapping[str, int]) -> Check:
+    """A table of whole numbers from 1 on; ``most`` has the names, each with the largest number that makes sense."""
+
+    def check(value: object) -> tuple[tuple[str, int], ...]:
+        if not isinstance(value, dict):
+            raise _wrong("a table of whole numbers", value)
+        unknown = next((key for key in value if key not in most), None)
+        if unknown is not None:
+            raise ValueError(f"{unknown}: there is no such limit; known: {', '.join(most)}")
+        return tuple(
+            sorted((key, _member(integer(1, most[key]), key, number)) for key, number in value.items())
+        )
+
+    return check
 
 
 def _member(check: Check, what: str, member: object) -> Any:

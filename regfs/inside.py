@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,18 +12,30 @@ from regfs.manifest import Manifest
 from regfs.ports import Blobs, Images, RootTree
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from regfs.image.images import LayeredImages
 
 
 class LateImages:
-    """`Images` of one registry. ``report`` takes a place and what is wrong there, for ``.regfs/errors``."""
+    """`Images` of one registry. ``report`` takes a place and what is wrong there, for ``.regfs/errors``.
+
+    ``limits``: numbers by their names in `Limits` and `ArchiveLimits`.
+    """
 
     def __init__(
-        self, blobs: Blobs, nursery: trio.Nursery, *, raw_links: bool, report: Callable[[str, str], None]
+        self,
+        blobs: Blobs,
+        nursery: trio.Nursery,
+        *,
+        raw_links: bool,
+        limits: Mapping[str, int],
+        report: Callable[[str, str], None],
     ) -> None:
         self._blobs = blobs
         self._nursery = nursery
         self._raw_links = raw_links
+        self._limits = limits
         self._report = report
         self._images: Images | None = None
         self._making = trio.Lock()
@@ -37,12 +50,20 @@ class LateImages:
 
     async def _make(self) -> LayeredImages:
         await trio.to_thread.run_sync(_import)
+        from regfs.image.archive_limits import ArchiveLimits
         from regfs.image.images import LayeredImages
         from regfs.image.layer import IndexedLayers
+        from regfs.image.limits import Limits
 
-        layers = IndexedLayers(self._blobs)
+        limits = Limits(**_of(Limits, self._limits))
+        layers = IndexedLayers(self._blobs, limits, ArchiveLimits(**_of(ArchiveLimits, self._limits)))
         layers.start(self._nursery)
-        return LayeredImages(layers, raw_links=self._raw_links, report=self._report)
+        return LayeredImages(layers, limits=limits, raw_links=self._raw_links, report=self._report)
+
+
+def _of(kind: type[DataclassInstance], limits: Mapping[str, int]) -> dict[str, int]:
+    """Those of the limits that are fields of ``kind``."""
+    return {limit.name: limits[limit.name] for limit in fields(kind) if limit.name in limits}
 
 
 def _import() -> None:

@@ -305,3 +305,19 @@ def test_the_documented_example_is_a_config_without_mistakes(tmp_path: Path) -> 
     example = re.search(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert example is not None
     assert check_config([written(tmp_path, example[1])]) == []
+
+
+def test_limits_of_images_are_set_by_name_and_only_within_reason(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("image_limits = { members = 5_000_000, depth = 1000 }\n")
+    assert load_settings(files=[file]).image_limits == (("depth", 1000), ("members", 5_000_000))
+    for wrong, reason in (
+        ("{ membres = 1 }", "no such limit"),
+        ("{ members = 0 }", "members"),
+        ("{ name = 256 }", "name"),
+        ("{ path = 1.5 }", "path"),
+        ("7", "a table"),
+    ):
+        file.write_text(f"image_limits = {wrong}\n")
+        with pytest.raises(ConfigError, match=reason):
+            load_settings(files=[file])

@@ -64,6 +64,8 @@ def mount(
       only=team/*          show nothing else
       allow_hosts=HOST     let HOST answer in the registry's place (once for each)
       show_fallback_tags   list the tags under which clients keep what refers to images
+      owners=image|squash  whom files in images belong to: whom the image says (root's default), or who mounts
+      symlinks=raw         links in images as they are, wherever they lead
       call_deadline=, retries=, max_requests=, provider=, auth=, tag_delete=
 
     In /etc/fstab (`localhost:5000 /mnt/registry fuse.regfs ro,_netdev,nosuid,nodev 0 0`) mount(8) says `rw` of itself, so

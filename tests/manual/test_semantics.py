@@ -21,6 +21,7 @@ import pytest
 from regfs.cache.memory import DEFAULT_CAPACITY
 from regfs.config import Settings
 from regfs.fuse.errnos import ERRNOS
+from regfs.image.members import MemberKind
 from regfs.manifest import MAX_MANIFEST
 from regfs.reference import fallback_tag
 from regfs.registry.paging import MAX_LISTING, MAX_PAGES
@@ -40,6 +41,7 @@ from regfs.tree.errorlog import KEEP_LINES
 from regfs.tree.taglists import MAX_TAGS
 from regfs.wrapping import GuardedSource
 from tests.support import central
+from tests.support.archives import Item, archive, folder, hard, layered_image, link
 from tests.support.mounts import Home, mounted, regfs_command
 from tests.support.needs import need_programs
 from tests.support.processes import free_port
@@ -293,7 +295,32 @@ def on_central(bench: Bench) -> Iterator[Place]:
         yield place
 
 
+@contextmanager
+def on_an_image(bench: Bench) -> Iterator[Place]:
+    """An image of two layers as ``team/app:v1``, with something of everything."""
+    lower = [
+        folder(b"etc"),
+        Item(b"etc/os-release", data=b"ID=example\n"),
+        Item(b"etc/default.conf", data=b"old\n"),
+        folder(b"usr/bin"),
+        Item(b"usr/bin/tool", data=b"#!/bin/sh\n", mode=0o4755),
+        link(b"bin", b"/usr/bin"),
+        Item(b"dev/null", MemberKind.CHARACTER_DEVICE, device=(1, 3)),
+    ]
+    upper = [
+        Item(b"etc/.wh.default.conf"),
+        Item(b"etc/app.conf", data=b"new\n"),
+        hard(b"usr/bin/alias", b"usr/bin/tool"),
+        link(b"app/link", b"../../../etc/os-release"),
+    ]
+    with FakeRegistry() as registry:
+        registry.push("team/app", "v1", layered_image([archive(lower), archive(upper)]))
+        with mount_of(registry.address, home=bench[0]) as place:
+            yield place
+
+
 PLACES: Mapping[str, Callable[[Bench], AbstractContextManager[Place]]] = {
+    "an image of two layers": on_an_image,
     "a registry": lambda bench: on_docker(bench, "--ttl", "60"),
     "a registry, --rw": lambda bench: on_docker(bench, "--rw", "--ttl", "2"),
     "a registry, --rw, deletion off": lambda bench: on_docker(bench, "--rw", delete=False),

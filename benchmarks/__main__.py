@@ -1,6 +1,6 @@
 """Run all benchmarks and write ``results.md``, or run those that are named and print what they find.
 
-``python -m benchmarks [cat|ls|find|layers|memory|startup]...``
+``python -m benchmarks [cat|ls|find|layers|image|memory|startup]...``
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Final
 
 import regfs
-from benchmarks import cat, find, layers, ls, memory, report, startup
+from benchmarks import cat, find, image, layers, ls, memory, report, startup
 from benchmarks.harness import Row
 from benchmarks.stage import Stage
 
@@ -23,6 +23,7 @@ ALL: Final[dict[str, ModuleType]] = {
     "ls": ls,
     "find": find,
     "layers": layers,
+    "image": image,
     "memory": memory,
     "startup": startup,
 }

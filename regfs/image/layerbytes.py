@@ -18,6 +18,8 @@ from regfs.ports import Blobs, ContentReader
 IDLE: Final = 5.0
 """Seconds without a read after which the layer is let go."""
 
+_MARGIN: Final = 2 * 1024 * 1024
+
 
 class _Opened:
     """A reader, and how many use it now."""
@@ -25,6 +27,7 @@ class _Opened:
     def __init__(self, reader: ContentReader) -> None:
         self.reader = reader
         self.users = 0
+        self.read = 0
         self.used = trio.current_time()
 
 
@@ -50,17 +53,31 @@ class LayerBytes:
 
     async def read(self, start: int, end: int) -> tuple[int, bytes]:
         """Bytes ``start`` to ``end`` at least, with the offset of the first. Raises DigestMismatch, and what reading raises."""
-        async with self.whole() as reader:
+        async with self._held() as opened:
             end = min(end, self._descriptor.size)
             what = f"layer {self._descriptor.digest}"
-            return await read_checked(reader, self.hashes, start, end, what, self._limiter)
+            first, data = await read_checked(opened.reader, self.hashes, start, end, what, self._limiter)
+        opened.read += len(data)
+        if not opened.reader.verified and opened.read + _MARGIN > self._descriptor.size:
+            # Whoever has read all of a blob waits with the last of it for the verdict on the whole; here none is needed.
+            await self.renew()
+        return first, data
 
     @asynccontextmanager
     async def whole(self) -> AsyncIterator[ContentReader]:
-        """The layer, held open meanwhile."""
+        """The layer by a reader of its own, to be read from start to end: ranges beside it must not hold it up."""
+        reader = await self._blobs.open(self._repository, self._descriptor)
+        try:
+            yield reader
+        finally:
+            with trio.CancelScope(shield=True):
+                await reader.aclose()
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[_Opened]:
         opened = await self._hold()
         try:
-            yield opened.reader
+            yield opened
         finally:
             opened.users -= 1
             opened.used = trio.current_time()
@@ -69,7 +86,7 @@ class LayerBytes:
                     await opened.reader.aclose()
 
     async def renew(self) -> None:
-        """Open it anew for the next one who reads: what this gave was not right."""
+        """Open it anew for the next one who reads."""
         await self._let_go()
 
     async def _hold(self) -> _Opened:

@@ -40,12 +40,12 @@ class Image:
         """Its manifest. Raises what reading does."""
         digest = await self.place.attribute(self.folder, _DIGEST)
         media_type = await self.place.attribute(self.folder, _MEDIA_TYPE)
-        raw = await self.place.read(f"{self.folder}/manifest.json")
         try:
             wanted = Digest.parse(digest or "")
         except ValueError as error:
             raise BadReply(f"{self.reference} has no digest") from error
-        wanted.check(raw, self.reference)  # a tag may have been moved between two looks
+        # By its digest, since a tag may be moved between two looks.
+        raw = await self.place.read(f"{self.by_digest(wanted).folder}/manifest.json")
         return parse_manifest(raw, media_type or "", wanted)
 
     def by_digest(self, digest: Digest) -> Image:

@@ -194,8 +194,11 @@ def test_layers_that_both_have_at_the_bottom_are_not_looked_into_where_the_answe
 
 
 def test_no_file_of_a_layer_that_both_have_is_read() -> None:
-    top: Layer = (without("etc"), a_folder("etc"))
-    _, root_a, root_b = compared([BASE, (a_file("n"),)], [BASE, top])
+    base: Layer = (*BASE, a_folder("usr"), a_link("lib", "usr"))
+    changes, root_a, root_b = compared(
+        [base], [base, (a_file("lib/x"),)]
+    )  # all is looked at, since a link is in the way
+    assert shown(changes) == ["+ usr/x"]
     assert root_a.opened == root_b.opened == []
 
 

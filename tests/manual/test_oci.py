@@ -213,6 +213,9 @@ def test_each_tag_of_a_digest_is_found_by_its_own_name(
         for tag in ("v1", "stable", "v1.0"):
             skopeo("copy", f"oci:{mount.path}/team/app/{tag}/oci:{tag}", f"dir:{tmp_path / tag}")
             assert in_dir(tmp_path / tag) == expected(LAYERED)
+        index = json.loads(mount.read("team/app/v1/oci/index.json"))
+        names = [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]]
+        assert names == ["v1", "stable", "v1.0"]
 
 
 def test_by_digest_alone_no_name_is_needed(mount: Mount, tmp_path: Path) -> None:

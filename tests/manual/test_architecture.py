@@ -15,6 +15,7 @@ PLACES = (
     "regfs",
     "regfs/tree",
     "regfs/cache",
+    "regfs/image",
     "regfs/registry",
     "regfs/testing",
     "regfs/fuse",

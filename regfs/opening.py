@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ async def open_registries(
     )
     sources = await plugins.provider(connection.provider).registries(connection, tools)
     for source in sources.values():
-        remember_sign_in(source.name, lambda: login_options(connection))
+        remember_sign_in(source.name, cache(lambda: login_options(connection)))
     return sources
 
 

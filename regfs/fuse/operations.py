@@ -43,7 +43,8 @@ _FILE_TYPE: Final = {
     Kind.FIFO: stat.S_IFIFO,
 }
 _PAGE: Final = 4096
-_LARGE_READ: Final = 128 * 1024
+_READS: Final = (1024 * 1024, 128 * 1024)
+"""How much programs like `cat` and `cp` are told to read at once of a file that is larger."""
 _PRETENDED_BLOCKS: Final = (
     2**38
 )  # 1 PiB of free pages: `df` hides a filesystem of size 0, and monitors alarm at a full one
@@ -268,7 +269,7 @@ class RegfsOperations(_AnsweringOperations):
         entry.st_uid, entry.st_gid = attributes.owner or (self._ownership.uid, self._ownership.gid)
         entry.st_rdev = attributes.device
         entry.st_size = attributes.size
-        entry.st_blksize = _LARGE_READ if attributes.size > _LARGE_READ else _PAGE
+        entry.st_blksize = next((size for size in _READS if attributes.size > size), _PAGE)
         entry.st_blocks = (attributes.size + 511) // 512
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = attributes.time_ns
         entry.entry_timeout = attributes.entry_timeout

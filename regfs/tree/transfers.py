@@ -17,6 +17,7 @@ from regfs.errors import DeadlineExceeded, DigestMismatch
 from regfs.manifest import Descriptor
 from regfs.ports import ContentWriter, Fetch
 from regfs.tree.passing import Passing
+from regfs.tree.recent import Recent
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class Transfer:
         self._moved = -math.inf
         self.wrong: DigestMismatch | None = None
         self.filling: Filling | None = None
+        self.recent = Recent()
         self.ranges: list[RangeAsked] = []
         self.passings: list[Passing] = []
 
@@ -129,3 +131,4 @@ class Transfer:
             if self.filling is filling:
                 self.filling = None
             filling.done.set()
+            self.recent.wake()

@@ -47,6 +47,7 @@ class BlobSource:
     sent: int = 0
     open: int = 0
     max_open: int = 0
+    was_asked: trio.Event = field(default_factory=trio.Event)
     closed: trio.Event = field(default_factory=trio.Event)
     """Set with the end of a transfer."""
     go_on: trio.Event = field(default_factory=trio.Event)
@@ -77,11 +78,13 @@ class BlobSource:
         stop = descriptor.size if end is None else end
         assert 0 <= start <= stop <= descriptor.size
         self.asked.append((start, stop))
+        pause = self.pause
+        self.was_asked.set()
         self._saw_range = self._saw_range or (start, stop) != (0, descriptor.size)
         self.open += 1
         self.max_open = max(self.max_open, self.open)
         try:
-            await trio.sleep(self.pause)
+            await trio.sleep(pause)
             if repository in self.errors:
                 raise self.errors[repository]
             yield self._chunks(start, min(stop, len(self.data)))

@@ -391,7 +391,7 @@ def test_what_a_registry_says_reaches_the_reader(store: BlobStore | None) -> Non
 
 def test_a_repository_that_does_not_show_a_blob_does_not_hide_it_in_another(disk: DiskStore) -> None:
     async def test() -> None:
-        source = BlobSource(DATA, pause=0.02, errors={"gone": NotFound("no blob")})
+        source = BlobSource(DATA, pause=1, errors={"gone": NotFound("no blob")})
         async with blobs_of(source, disk) as blobs:
             results: list[bytes | RegfsError] = []
 
@@ -403,7 +403,8 @@ def test_a_repository_that_does_not_show_a_blob_does_not_hide_it_in_another(disk
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(one, "gone")
-                await trio.sleep(0.005)
+                await source.was_asked.wait()
+                source.pause = 0
                 nursery.start_soon(one, "team/app")
             assert DATA in results
             assert any(isinstance(result, NotFound) for result in results)

@@ -769,6 +769,10 @@ class RootTree(Protocol):
         """A file to read. Its reader is not ``verified`` until its layer is."""
         ...
 
+    def again(self, path: bytes, identity: Hashable) -> RootEntry:
+        """An entry that was found before, made anew from its path and identity: for who has to hold many."""
+        ...
+
     def layer_of(self, entry: RootEntry) -> Digest | None:
         """The digest of the layer that an entry comes from; None: no layer has a member for it."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
@@ -132,6 +132,12 @@ class ImageTree:
             raise IsADirectory(f"{shown(entry.path)} is no file: there is nothing to read")
         place = self._merge.place_of(entry)
         return MemberReader(await self._opened(place.layer), self._merge.member(place))
+
+    def again(self, path: bytes, identity: Hashable) -> RootEntry:
+        """See `regfs.ports.RootTree.again`."""
+        found = self._merge.again(path, identity)
+        assert found is not None, "it was found before"
+        return found
 
     def layer_of(self, entry: RootEntry) -> Digest | None:
         """See `regfs.ports.RootTree.layer_of`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ _KINDS: Final = {
 }
 _IMPLICIT_MODE: Final = 0o755
 _HOPS: Final = 40
+_MEMBER_BITS: Final = 32
 _NO_OWNER: Final = 2**32 - 1
 _OVERFLOW_OWNER: Final = 65534
 
@@ -133,10 +134,18 @@ class Merge:
         """The member an entry was made from; not for an implicit folder."""
         return self._tree(place.layer).members[place.member]
 
+    def again(self, path: bytes, identity: Hashable) -> RootEntry | None:
+        """An entry that `find` or `entries` gave before."""
+        if not isinstance(identity, int):
+            return self.find(path)
+        place = _place(identity)
+        is_folder = self.member(place).kind is MemberKind.FOLDER
+        return self._entry(path, Place(place.layer, place.member, is_folder=is_folder))
+
     def place_of(self, entry: RootEntry) -> Place:
         """Where a file's content is: the place that its identity says."""
-        assert isinstance(entry.identity, tuple)
-        return Place(*entry.identity)
+        assert isinstance(entry.identity, int)
+        return _place(entry.identity)
 
     # ── how it is found ──
 
@@ -255,7 +264,7 @@ class Merge:
             len(target) if is_link else member.size if member.kind is MemberKind.FILE else 0,
             member.mtime_ns,
             1 if place.is_folder else self._links(path, place),
-            (place.layer, place.member),
+            place.layer << _MEMBER_BITS | place.member,
             target,
             member.device,
             dict(member.xattrs) if member.xattrs else _NO_XATTRS,
@@ -297,6 +306,10 @@ class Merge:
 
 
 _NO_XATTRS: Final[dict[bytes, bytes]] = {}
+
+
+def _place(identity: int) -> Place:
+    return Place(identity >> _MEMBER_BITS, identity & (1 << _MEMBER_BITS) - 1)
 
 
 def _owner(number: int) -> int:

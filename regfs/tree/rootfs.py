@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, overload
 
 from regfs.errors import NoSuchAttribute, NotFound, Unsupported
@@ -66,7 +66,7 @@ class RootListing(Sequence[Node]):
 class RootfsFolder(ManifestChild, Folder):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
-    __slots__ = ("_tree", "manifest")
+    __slots__ = ("_last", "_tree", "manifest")
     kind = Folder.kind
     waits_for_data: ClassVar[bool] = True
 
@@ -74,6 +74,7 @@ class RootfsFolder(ManifestChild, Folder):
         super().__init__(parent, name, manifest.descriptor)
         self.manifest = manifest
         self._tree: RootTree | None = None
+        self._last: tuple[Node, RootEntry] | None = None
 
     @property
     def is_steady(self) -> bool:
@@ -106,12 +107,20 @@ class RootfsFolder(ManifestChild, Folder):
     def node(self, folder: RootfsFolder | ImageFolder, entry: RootEntry) -> Node:
         """The node of an entry: one inode for all names of a file."""
         if entry.links > 1:
-            return self.child(
-                ("linked", entry.identity),
-                lambda: _made(self, self, decoded(entry.path), entry, ("linked", entry.identity)),
-            )
-        name = decoded(entry.path.rpartition(b"/")[2])
-        return folder.child(name, lambda: _made(self, folder, name, entry, name))
+            key = ("linked", entry.identity)
+            node = self.child(key, lambda: _made(self, self, decoded(entry.path), entry, key))
+        else:
+            name = decoded(entry.path.rpartition(b"/")[2])
+            node = folder.child(name, lambda: _made(self, folder, name, entry, name))
+        self._last = node, entry
+        return node
+
+    def entry_of(self, node: ImageNode) -> RootEntry:
+        """A node's entry. Only the last one is kept: the kernel may know a hundred thousand nodes."""
+        if self._last is None or self._last[0] is not node:
+            assert self._tree is not None, "its nodes came from it"
+            self._last = node, self._tree.again(node.inner_path(), node.identity)
+        return self._last[1]
 
     def attribute_names(self) -> list[str]:
         return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
@@ -127,8 +136,22 @@ class ImageNode(Node):
 
     __slots__ = ()
     waits_for_data: ClassVar[bool] = True
-    entry: RootEntry
+    identity: Hashable
     root: RootfsFolder
+
+    @property
+    def entry(self) -> RootEntry:
+        """What the tree says of it."""
+        return self.root.entry_of(self)
+
+    def inner_path(self) -> bytes:
+        """The path within the root."""
+        parts = []
+        node: Node | None = self
+        while node is not None and node is not self.root:
+            parts.append(node.name)
+            node = node.parent
+        return encoded("/".join(reversed(parts)))
 
     @property
     def size(self) -> int:
@@ -194,29 +217,29 @@ class ImageNode(Node):
 class ImageFolder(ImageNode, Folder):
     """A folder of an image."""
 
-    __slots__ = ("entry", "root")
+    __slots__ = ("identity", "root")
     kind = Folder.kind
 
     def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.entry = root, entry
+        self.root, self.identity = root, entry.identity
 
     async def find(self, name: str) -> Node:
-        return await self.root.look_up(self, name, self.entry.path + b"/" + encoded(name))
+        return await self.root.look_up(self, name, self.inner_path() + b"/" + encoded(name))
 
     async def entries(self) -> Sequence[Node]:
-        return RootListing(self, self.root, await (await self.root.tree()).entries(self.entry.path))
+        return RootListing(self, self.root, await (await self.root.tree()).entries(self.inner_path()))
 
 
 class ImageFile(ImageNode, StreamedFile):
     """A file of an image: its bytes come out of the middle of a layer."""
 
-    __slots__ = ("entry", "root")
+    __slots__ = ("identity", "root")
 
     def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
         super().__init__(parent, name)
         self.key = key
-        self.root, self.entry = root, entry
+        self.root, self.identity = root, entry.identity
 
     @property
     def holds_for(self) -> float:
@@ -229,12 +252,12 @@ class ImageFile(ImageNode, StreamedFile):
 class ImageLink(ImageNode):
     """A symbolic link of an image."""
 
-    __slots__ = ("entry", "root")
+    __slots__ = ("identity", "root")
     kind: ClassVar[Kind] = Kind.LINK
 
     def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.entry = root, entry
+        self.root, self.identity = root, entry.identity
 
     @property
     def mode(self) -> int:
@@ -247,12 +270,12 @@ class ImageLink(ImageNode):
 class ImageFifo(ImageNode):
     """A named pipe of an image: its own for each mount, as nobody writes to it."""
 
-    __slots__ = ("entry", "root")
+    __slots__ = ("identity", "root")
     kind: ClassVar[Kind] = Kind.FIFO
 
     def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.entry = root, entry
+        self.root, self.identity = root, entry.identity
 
     async def content(self) -> bytes:
         raise Unsupported(f"{self.path()} is a {self.kind.value}: there is nothing to read")

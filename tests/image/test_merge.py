@@ -44,7 +44,8 @@ def test_the_tree_equals_what_an_extractor_makes(image: list[list[Item]]) -> Non
     tables = [members_of(archive(items)) for items in image]
     extractor = plain(tables)
     expected = dict(extractor.walk())
-    found = {entry.path: entry for entry in walk(merged(tables))}
+    merge = merged(tables)
+    found = {entry.path: entry for entry in walk(merge)}
     assert sorted(found) == sorted(expected)
     things = [id(thing) for thing in expected.values()]
     for path, thing in expected.items():
@@ -52,7 +53,8 @@ def test_the_tree_equals_what_an_extractor_makes(image: list[list[Item]]) -> Non
         assert _KINDS[entry.kind] is thing.kind, path
         if thing.kind is not MemberKind.FOLDER:
             assert entry.links == things.count(id(thing)), path
-            assert entry.identity == thing.content, path
+            place = merge.place_of(entry)
+            assert (place.layer, place.member) == thing.content, path
         if thing.member is not None and thing.content is not None:
             member = tables[thing.content[0]][thing.content[1]]
             assert (entry.mode, entry.uid, entry.gid, entry.mtime_ns) == _facts(
@@ -73,6 +75,7 @@ def test_a_question_asked_first_is_answered_as_one_asked_last(image: list[list[I
     for entry in walk(whole):
         lazy = Merge(len(tables), raw_links=True)
         assert _asked(lazy, tables, entry.path) == entry
+        assert lazy.again(entry.path, entry.identity) == entry
 
 
 def _asked(merge: Merge, tables: Sequence[Sequence[Member]], path: bytes) -> RootEntry | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from regfs.image.members import Member, MemberKind
 from regfs.image.tarwalk import TarWalk
 from tests.image.hands import contents, layer, run, tarred
 from tests.support.archives import members_of
+from tests.support.needs import need_programs, need_root
 
 GNU = ["--format=gnu", "--format=oldgnu", "--format=pax", "--format=ustar", "--format=v7"]
 SPARSE = [
@@ -56,6 +56,7 @@ def unfolded(archive: bytes, member: Member) -> bytes:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one of everything that all formats can say."""
+    need_root()
     root = tmp_path_factory.mktemp("tree")
     (root / "etc").mkdir()
     (root / "etc/passwd").write_bytes(b"root:x:0:0\n")
@@ -74,6 +75,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wide_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What only newer formats can say."""
+    need_root()
     root = tmp_path_factory.mktemp("wide")
     deep = root.joinpath(*["d" * 50] * 6)
     deep.mkdir(parents=True)
@@ -126,8 +128,7 @@ def in_archive(archive: bytes) -> dict[bytes, tuple[object, ...]]:
 
 def packed_by(program: str, root: Path, *options: str) -> bytes:
     """What a tar program makes of a folder."""
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+    need_programs(program)
     argv = [program, *options, "-cf", "-", "-C", os.fspath(root), "."]
     return subprocess.run(argv, capture_output=True, check=True).stdout
 

@@ -38,6 +38,7 @@ from regfs.testing.images import (
 )
 from regfs.tree.catalog import MAX_REPOSITORIES
 from regfs.tree.errorlog import KEEP_LINES
+from regfs.tree.ocilayout import MAX_MANIFESTS
 from regfs.tree.taglists import MAX_TAGS
 from regfs.wrapping import GuardedSource
 from tests.support import central
@@ -381,6 +382,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "repositories of a registry": f"{MAX_REPOSITORIES:,}",
         "pages of a listing": f"{MAX_PAGES:,}",
         "what refers to one manifest": f"{MAX_REFERRERS:,}",
+        "manifests in one OCI layout": f"{MAX_MANIFESTS:,}",
         "requests under way to a registry": f"{Settings().max_requests} (`-o max_requests=`)",
         "calls under way to a registry": str(GuardedSource.IN_FLIGHT),
         "kept manifests and configs": f"{DEFAULT_CAPACITY >> 20} MiB of memory",

@@ -49,6 +49,11 @@ async def all_right(opened: IndexedLayer) -> None:
     assert {path.decode(): data for path, data in found.items()} == FILES
 
 
+async def read_first(opened: IndexedLayer) -> bytes:
+    """The first file, as soon as it is there."""
+    return await whole(opened, (await opened.upto(1))[0])
+
+
 async def indexed(root: Path) -> None:
     """Wait until the index is on disk."""
     while not list((root / "derived").glob("*.index.*")):  # noqa: ASYNC110 - nothing tells
@@ -156,8 +161,7 @@ def test_a_wrong_layer_is_read_to_no_files_end_and_nothing_of_it_stays(
         store = None if limit is None else DiskStore(tmp_path, limit)
         async with mounted(source, store) as opened:
             with pytest.raises(DigestMismatch):
-                first = (await opened.upto(1))[0]
-                await whole(opened, first)
+                await read_first(opened)
             assert not opened.verified
             with pytest.raises(DigestMismatch):
                 await opened.members()

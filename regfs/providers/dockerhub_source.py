@@ -32,6 +32,7 @@ from regfs.ports import (
     DatesTags,
     DeletesTags,
     Deletion,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     Metered,
@@ -82,7 +83,7 @@ class HubSource(V2Source):
         """Lists by namespace, dates, resolves and deletes tags, is metered, counts; see `regfs.ports.Source`."""
         if kind is DeletesTags:
             return None if self._client.read_only else cast("C", _Deletes(self, repository))
-        if kind in (ListsNamespaces, ListsReferrers, ResolvesTags, DatesTags, Metered, Counts):
+        if kind in (ListsNamespaces, ListsReferrers, ResolvesTags, HonoursRanges, DatesTags, Metered, Counts):
             return cast("C", self)
         return None
 

@@ -11,6 +11,7 @@ from regfs.ports import (
     CredentialSource,
     DeletesTags,
     Field,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     OAuthServer,
@@ -45,7 +46,7 @@ class GitLabProvider(GenericProvider):
     name = "gitlab"
     title = "GitLab"
     hosts = (REGISTRY_OF_GITLAB_COM, "gitlab.com")
-    capabilities = (ListsNamespaces, ListsReferrers, ResolvesTags, DeletesTags, Counts)
+    capabilities = (ListsNamespaces, ListsReferrers, ResolvesTags, HonoursRanges, DeletesTags, Counts)
 
     @property
     def fields(self) -> Sequence[Field]:

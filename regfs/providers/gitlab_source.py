@@ -12,6 +12,7 @@ from regfs.manifest import Descriptor
 from regfs.ports import (
     Counts,
     DeletesTags,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     RawManifest,
@@ -55,7 +56,7 @@ class GitLabSource(V2Source):
             return cast("C", self._names)
         if kind is DeletesTags and not self.client.read_only:
             return cast("C", self._deletions.for_repository(repository))
-        reads = (ResolvesTags, ListsReferrers, Counts)
+        reads = (ResolvesTags, ListsReferrers, HonoursRanges, Counts)
         return super().capability(kind, repository) if kind in reads else None
 
     def counters(self) -> Mapping[str, int]:

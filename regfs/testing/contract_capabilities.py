@@ -17,6 +17,7 @@ from regfs.ports import (
     DatesTags,
     DeletesRepositories,
     DeletesTags,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     ListsRepositories,
@@ -26,7 +27,15 @@ from regfs.ports import (
     Source,
 )
 from regfs.testing.contract_referrers import ReferrerContract, referrers_of
-from regfs.testing.contract_tools import Harness, about, intact, not_found, run, tags_of
+from regfs.testing.contract_tools import (
+    Harness,
+    about,
+    blob_of,
+    intact,
+    not_found,
+    run,
+    tags_of,
+)
 from regfs.testing.images import Image, Pushable, make_image, make_index
 
 C = TypeVar("C")
@@ -36,6 +45,7 @@ KINDS: Final[tuple[type[Any], ...]] = (
     ListsNamespaces,
     ListsReferrers,
     ResolvesTags,
+    HonoursRanges,
     Metered,
     DatesTags,
     DeletesTags,
@@ -205,6 +215,19 @@ class CapabilityContract(ReferrerContract):
                 await resolver.resolve("team/app", "absent")
 
         self._with(harness, ResolvesTags, body)
+
+    @about(HonoursRanges)
+    def test_whether_a_part_comes_by_itself_is_known_once_one_was_asked_for(self, harness: Harness) -> None:
+        image = make_image()
+        blob = image.layers[0]
+        harness.push("team/app", ["v1"], image)
+
+        async def body(ranges: HonoursRanges, source: Source) -> None:
+            assert isinstance(ranges.honours_ranges(), Answer)
+            assert await blob_of(source, "team/app", blob.descriptor, 5, 9) == blob.raw[5:9]
+            assert ranges.honours_ranges() is not Answer.UNKNOWN
+
+        self._with_source(harness, HonoursRanges, body)
 
     @about(DeletesTags)
     @pytest.mark.parametrize("what", [make_image(), make_index(attestations=True)], ids=["image", "index"])

@@ -24,6 +24,7 @@ from regfs.ports import (
     DatesTags,
     DeletesRepositories,
     DeletesTags,
+    HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
     ListsRepositories,
@@ -58,6 +59,8 @@ class Abilities:
     referrers_per_page: int = 100
     lists_namespaces: bool = False
     """Whether it lists namespace by namespace. Each name on the way to a repository is one; the others are none."""
+    honours_ranges: Answer | None = None
+    """What is said of parts of a blob, which always come; None: no such capability."""
     metered: bool = False
     recovers: bool = False
     dates: Cost | None = None
@@ -246,6 +249,7 @@ class MemorySource:
         return {
             ListsRepositories: (able.lists_repositories, lambda: able_to.ListsInMemory(self)),
             ListsNamespaces: (able.lists_namespaces, lambda: able_to.ListsNamespacesInMemory(self)),
+            HonoursRanges: (able.honours_ranges is not None, lambda: able_to.RangesInMemory(self)),
             ResolvesTags: (able.resolves_tags, lambda: able_to.ResolvesInMemory(self)),
             ListsReferrers: (able.lists_referrers, lambda: able_to.ListsReferrersInMemory(self)),
             Counts: (able.counts, lambda: able_to.CountsInMemory(self)),

@@ -116,6 +116,14 @@ class ResolvesInMemory(_Capability):
             return Descriptor(found.media_type, digest, len(found.raw))
 
 
+class RangesInMemory(_Capability):
+    """As `Abilities.honours_ranges` says."""
+
+    def honours_ranges(self) -> Answer:
+        """See `regfs.ports`."""
+        return self._source.abilities.honours_ranges or Answer.UNKNOWN
+
+
 class DeletesInMemory(_Capability):
     """One tag."""
 

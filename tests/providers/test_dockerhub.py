@@ -29,7 +29,6 @@ from regfs.opening import open_registries
 from regfs.ports import (
     Answer,
     Cost,
-    Counts,
     Credential,
     CredentialKind,
     DatesTags,
@@ -45,6 +44,7 @@ from regfs.ports import (
     Source,
     TagPage,
 )
+from regfs.providers.dockerhub import DockerHubProvider
 from regfs.providers.dockerhub_pulls import quota_of
 from regfs.reference import fallback_tag
 from regfs.testing.contract import Harness, SourceContract
@@ -145,9 +145,7 @@ class HubHarness:
 
 
 class TestContract(SourceContract):
-    capabilities: ClassVar = frozenset(
-        {ListsNamespaces, ListsReferrers, ResolvesTags, Metered, DatesTags, DeletesTags, Counts}
-    )
+    capabilities: ClassVar = DockerHubProvider.capabilities
     keeps_referrers: ClassVar = False
     nested_names: ClassVar = ("app", "tool")
 

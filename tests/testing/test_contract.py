@@ -20,11 +20,13 @@ from regfs.digest import Digest
 from regfs.errors import NotFound
 from regfs.manifest import Descriptor
 from regfs.ports import (
+    Answer,
     Cost,
     Credential,
     DatesTags,
     DeletesTags,
     Deletion,
+    HonoursRanges,
     RawManifest,
     ResolvesTags,
     TagPage,
@@ -64,7 +66,12 @@ class TestMemorySourceThatCanDoAll(SourceContract):
     @pytest.fixture
     def harness(self) -> Harness:
         able = Abilities(
-            metered=True, recovers=True, dates=Cost.FREE, deletes_repositories=True, lists_namespaces=True
+            metered=True,
+            recovers=True,
+            dates=Cost.FREE,
+            deletes_repositories=True,
+            lists_namespaces=True,
+            honours_ranges=Answer.YES,
         )
         return MemoryHarness(MemorySource(abilities=replace(able, tags_per_page=100)))
 
@@ -123,6 +130,10 @@ class TestV2SourceOnARegistryThatKeepsNoReferrers(OnFake):
 class TestV2SourceOnARegistryThatLeadsElsewhereForReferrers(OnFake):
     switches: ClassVar = {"referrers_status": 303}
     keeps_referrers = False
+
+
+class TestV2SourceOnARegistryThatGivesNoParts(OnFake):
+    switches: ClassVar = {"ranges": False}
 
 
 class TestV2SourceWithoutTagDeletion(OnFake):
@@ -360,6 +371,15 @@ def test_the_suite_finds_the_defect(defect: str) -> None:
 
 def test_the_suite_finds_nothing_where_nothing_is_wrong() -> None:
     assert failures(lambda: MemoryHarness(Broken("no defect"))) == []
+
+
+def test_the_suite_finds_a_source_that_never_says_whether_it_gives_parts() -> None:
+    class Ranges(SourceContract):
+        capabilities = (HonoursRanges,)
+
+    harness = MemoryHarness(MemorySource(abilities=Abilities(honours_ranges=Answer.UNKNOWN)))
+    with pytest.raises(AssertionError):
+        Ranges().test_whether_a_part_comes_by_itself_is_known_once_one_was_asked_for(harness)
 
 
 class Untouchable:

@@ -42,6 +42,7 @@ check: $(READY) ## lint, format, types, and which room may import which
 
 bench: $(READY) ## measure, and write benchmarks/results.md
 	scripts/setup-system bench
+	scripts/make-peers
 	$(VENV)/bin/python -m benchmarks
 
 lock: ## renew requirements/*.txt: the newest versions that pyproject.toml allows, with the hashes of what is published

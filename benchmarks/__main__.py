@@ -1,6 +1,6 @@
 """Run all benchmarks and write ``results.md``, or run those that are named and print what they find.
 
-``python -m benchmarks [cat|ls|find|layers|image|memory|startup]...``
+``python -m benchmarks [cat|ls|find|layers|image|rootfs|memory|startup]...``
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Final
 
 import regfs
-from benchmarks import cat, find, image, layers, ls, memory, report, startup
+from benchmarks import cat, find, image, layers, ls, memory, report, rootfs, startup
 from benchmarks.harness import Row
 from benchmarks.stage import Stage
 
@@ -24,6 +24,7 @@ ALL: Final[dict[str, ModuleType]] = {
     "find": find,
     "layers": layers,
     "image": image,
+    "rootfs": rootfs,
     "memory": memory,
     "startup": startup,
 }

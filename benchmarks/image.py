@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from benchmarks import peers
 from benchmarks.harness import Row, Side, at_most_times, faster, in_turn, within
 from benchmarks.stage import Stage
 from regfs.testing.images import Content, Image, make_image
@@ -31,8 +32,8 @@ _WAIT: Final = 120.0
 def measure(stage: Stage) -> list[Row]:
     """Cold, with the index kept and the daemon up, and with the index kept and the daemon's start."""
     registry = stage.registry("image")
-    layer, small = _layer(stage)
-    registry.lay_image(REPOSITORY, _image(layer), [TAG])
+    layer, small = machine_layer(stage)
+    registry.lay_image(REPOSITORY, image_of(layer), [TAG])
     source = f"docker://127.0.0.1:{registry.port}/{REPOSITORY}:{TAG}"
     tar = stage.folder / "layer.tar.gz"
     tar.write_bytes(layer.raw)
@@ -40,34 +41,35 @@ def measure(stage: Stage) -> list[Row]:
         lambda: cold(stage, registry.port, small),
         lambda: unpacked(stage, source, small),
     ]
-    peer = shutil.which("ratarmount")
-    if peer is not None:
+    has_peer = peers.is_there(peers.RATARMOUNT)
+    if has_peer:
         sides.append(lambda: _archive_mount(stage, tar, small, keep_index=False))
     ours, unpack, *others = in_turn(ROUNDS, *sides)
     rows = [at_most_times("first byte, cold, beside `skopeo copy` and `umoci unpack`", ours, unpack, 0.2)]
-    rows += [
-        faster("first byte, cold, beside `ratarmount` of the layer on disk", ours, other, 1)
-        for other in others
-    ]
+    what = "first byte, cold, beside `ratarmount` of the layer on disk"
+    rows += [faster(what, ours, other, 1) for other in others]
+    if not has_peer:
+        rows.append(peers.absent(what, peers.RATARMOUNT, "≥ 1 × faster"))
     (up,) = in_turn(WARM_ROUNDS, lambda: indexed(stage, registry.port, small))
     rows.append(within("first byte, index kept, daemon up", up, 0.050, "50 ms"))
-    if peer is not None:
+    what = "first byte, index kept, with the daemon's start, beside `ratarmount`"
+    if has_peer:
         _archive_mount(stage, tar, small, keep_index=True)
         ours, other = in_turn(
             WARM_ROUNDS,
             lambda: started(stage, registry.port, small),
             lambda: _archive_mount(stage, tar, small, keep_index=True),
         )
-        rows.append(
-            faster("first byte, index kept, with the daemon's start, beside `ratarmount`", ours, other, 1)
-        )
+        rows.append(faster(what, ours, other, 1))
+    else:
+        rows.append(peers.absent(what, peers.RATARMOUNT, "≥ 1 × faster"))
     return rows
 
 
 # ── the image ──
 
 
-def _layer(stage: Stage) -> tuple[Content, str]:
+def machine_layer(stage: Stage) -> tuple[Content, str]:
     """A layer of the machine's own files, and a small one of them in its middle."""
     names = list(_names())
     small = next(name for name in names[len(names) // 2 :] if 0 < (Path("/") / name).stat().st_size < 10_000)
@@ -104,7 +106,8 @@ def _names() -> Iterator[str]:
                     return
 
 
-def _image(layer: Content) -> Image:
+def image_of(layer: Content) -> Image:
+    """An image of one layer."""
     small = make_image("1.1 GB")
     config = json.dumps(
         {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [_diff_id(layer)]}}

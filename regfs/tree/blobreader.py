@@ -155,11 +155,11 @@ class BlobReader:
     async def _as_it_comes(self, filling: Filling, start: int, end: int) -> bytes | None:
         """What is just coming, before the disk has it; None: it is elsewhere, or the download has ended."""
         transfer = self._transfer
-        while transfer.recent.is_next(start):
-            data = transfer.recent.cut(start, end)
+        while filling.recent.is_next(start):
+            data = filling.recent.cut(start, end)
             if data is not None or transfer.filling is not filling:
                 return data
-            await transfer.recent.change()
+            await filling.recent.change()
             transfer.check()
         return None
 

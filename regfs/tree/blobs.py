@@ -17,6 +17,7 @@ from regfs.manifest import Descriptor
 from regfs.ports import Answer, ArrivingContent, BlobStore, Fetch, HonoursRanges, Source
 from regfs.tree.blobreader import BlobReader
 from regfs.tree.passing import Passing
+from regfs.tree.recent import Recent
 from regfs.tree.transfers import Filling, Transfer, Turns
 
 STALL: Final = 30.0
@@ -107,7 +108,8 @@ class RegistryBlobs:
         writer = content.claim()
         if writer is not None:
             filling = transfer.filling = Filling(repository)
-            self._start(lambda: transfer.fill(writer, filling, self._fetching(transfer, repository)))
+            fetch = _remembering(self._fetching(transfer, repository), filling.recent)
+            self._start(lambda: transfer.fill(writer, filling, fetch))
 
     def passing(self, transfer: Transfer, offset: int, repository: str) -> Passing:
         """The passage that brings the byte at ``offset``, or a new one from the blob's first byte on."""
@@ -134,9 +136,8 @@ class RegistryBlobs:
             async with (
                 self._downloads.one(transfer),
                 self._asked(repository, transfer.descriptor, start, None) as chunks,
-                aclosing(_kept_a_while(chunks, transfer)) as noted,
+                aclosing(_noted(chunks, transfer)) as noted,
             ):
-                transfer.recent.begin(start)
                 yield noted
 
         return fetch
@@ -174,6 +175,18 @@ class RegistryBlobs:
             yield noted if needed or self.honours_ranges(repository) else _nothing()
 
 
+def _remembering(fetch: Fetch, recent: Recent) -> Fetch:
+    """The same, with what came last kept in memory for a while."""
+
+    @asynccontextmanager
+    async def fetch_and_remember(start: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with fetch(start) as chunks, aclosing(_kept_a_while(chunks, recent)) as kept:
+            recent.begin(start)
+            yield kept
+
+    return fetch_and_remember
+
+
 async def _noted(chunks: AsyncIterator[bytes], transfer: Transfer) -> AsyncGenerator[bytes, None]:
     transfer.progress()
     async for chunk in chunks:
@@ -181,11 +194,9 @@ async def _noted(chunks: AsyncIterator[bytes], transfer: Transfer) -> AsyncGener
         yield chunk
 
 
-async def _kept_a_while(chunks: AsyncIterator[bytes], transfer: Transfer) -> AsyncGenerator[bytes, None]:
-    transfer.progress()
+async def _kept_a_while(chunks: AsyncIterator[bytes], recent: Recent) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
-        transfer.progress()
-        transfer.recent.add(chunk)
+        recent.add(chunk)
         yield chunk
 
 

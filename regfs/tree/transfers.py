@@ -27,6 +27,7 @@ class Filling:
     """A download that goes on behind its readers."""
 
     repository: str
+    recent: Recent = field(default_factory=Recent)
     done: trio.Event = field(default_factory=trio.Event)
     error: Exception | None = None
 
@@ -75,7 +76,6 @@ class Transfer:
         self._moved = -math.inf
         self.wrong: DigestMismatch | None = None
         self.filling: Filling | None = None
-        self.recent = Recent()
         self.ranges: list[RangeAsked] = []
         self.passings: list[Passing] = []
 
@@ -131,4 +131,4 @@ class Transfer:
             if self.filling is filling:
                 self.filling = None
             filling.done.set()
-            self.recent.wake()
+            filling.recent.wake()

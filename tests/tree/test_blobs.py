@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -485,5 +485,26 @@ def test_what_is_derived_is_kept_with_its_blob(store: BlobStore | None) -> None:
             assert await blobs.derived(source.descriptor.digest, "index", 2) is None
             kept = await blobs.is_verified(source.descriptor)
             assert found == (b"an index" if kept else None)
+
+    run(test)
+
+
+def test_many_who_read_where_a_store_has_room_for_little_get_the_right_bytes(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = DiskStore(tmp_path / "cache", 12 * MB)
+        sources = [BlobSource(content(seed, 7 * MB), cut_every=5 * MB // 2) for seed in (9, 10, 11)]
+
+        async def one(blobs: RegistryBlobs, source: BlobSource, piece: int) -> None:
+            for _ in range(3):
+                reader = await blobs.open("team/app", source.descriptor)
+                assert Digest.of(await whole(reader, piece)) == source.descriptor.digest
+                await reader.aclose()
+
+        async with AsyncExitStack() as stack:
+            all_blobs = [await stack.enter_async_context(blobs_of(source, store)) for source in sources]
+            async with trio.open_nursery() as nursery:
+                for blobs, source in zip(all_blobs, sources, strict=True):
+                    for piece in (40_000, 300_000, MB):
+                        nursery.start_soon(one, blobs, source, piece)
 
     run(test)

@@ -44,7 +44,9 @@ async def file_changes(trees: Trees, old: Side, new: Side, *, times: bool) -> li
     from regfs.cli.filediff import Comparison, Touched
 
     touched = Touched()
-    async with _opened_tree(trees, old) as a, _opened_tree(trees, new) as b:
+    # Both registries are opened before either's tree, and closed behind both.
+    places = [await _where(trees, side) for side in (old, new)]
+    async with _opened_tree(old, *places[0]) as a, _opened_tree(new, *places[1]) as b:
         for tree in (a, b):
             for layer in tree.layers[shared:]:
                 touched.take(await tree.members(layer))
@@ -75,7 +77,7 @@ class _Tree:
 
 
 @asynccontextmanager
-async def _opened_tree(trees: Trees, side: Side) -> AsyncIterator[_Tree]:
+async def _opened_tree(side: Side, registry: Registry, repository: str) -> AsyncIterator[_Tree]:
     """An image's tree, with links as the image has them; its layers come from the cache or the registry."""
     import trio
 
@@ -84,7 +86,6 @@ async def _opened_tree(trees: Trees, side: Side) -> AsyncIterator[_Tree]:
     from regfs.image.images import LayeredImages
     from regfs.image.layer import IndexedLayers
 
-    registry, repository = await _where(trees, side)
     opened = IndexedLayers(registry.blobs)
     errors: list[RegfsError] = []
     async with trio.open_nursery() as nursery:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ JOBS: Final = 4
 """Blobs fetched at once, unless said otherwise: more gain nothing on one line, and registries count them."""
 
 _MAX_JOBS: Final = 16
+_MANIFESTS: Final = 8
 _LOOKS: Final = 20
 _PAUSE: Final = 0.1
 _SHOWN: Final = 19
@@ -55,21 +57,43 @@ def warm(paths: tuple[str, ...], jobs: int, quiet: bool, as_json: bool) -> int:
     limit, folder = settings.cache_size, settings.cache_folder
     shows_bar = not quiet and sys.stderr.isatty()
 
-    async def fetch(trees: Trees) -> _Warming:
+    async def fetch(trees: Trees) -> _Warming | None:
         from regfs.cache.disk import DiskStore
 
         warming = _Warming(trees, DiskStore(folder, limit), limit)
+        progress = _Progress(shows_bar=shows_bar, quiet=quiet)
+        # Registries are opened here, and closed behind this: no scope of ours may end in between.
         for path in paths:
             await warming.plan(path)
-        warming.warn_of_limit()
-        with _Progress(warming.work, shows_bar=shows_bar, quiet=quiet) as progress:
-            await warming.fetch(jobs, progress)
-        await warming.check_kept()
-        return warming
+        return warming if await _till_interrupted(lambda: warming.run(jobs, progress)) else None
 
     done = walk.run(fetch)
+    if done is None:
+        raise KeyboardInterrupt
     done.report(as_json)
     return FAILED if done.failures else OK
+
+
+async def _till_interrupted(work: Callable[[], Awaitable[None]]) -> bool:
+    """Do it, and end in good order at Ctrl-C: what came of each blob is then kept. False: it was interrupted."""
+    import signal
+
+    import trio
+
+    interrupted = False
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal interrupted
+                async for _ in signals:
+                    interrupted = True
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            await work()
+            nursery.cancel_scope.cancel()
+    return not interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +117,13 @@ class _Warming:
     fetched: list[Blob] = field(default_factory=list)
     failures: list[tuple[str, RegfsError]] = field(default_factory=list)
 
+    async def run(self, jobs: int, progress: _Progress) -> None:
+        """Fetch all that was planned, ``jobs`` blobs at once."""
+        self.warn_of_limit()
+        with progress.over(self.work):
+            await self.fetch(jobs, progress)
+        await self.check_kept()
+
     # ── what is to be fetched ──
 
     async def plan(self, path: str) -> None:
@@ -101,20 +132,32 @@ class _Warming:
 
         try:
             place, inside = await places.find(self.trees, path)
-            if not await place.is_folder(inside) and (blob := await _single(place, inside, path)):
-                await self._add(blob)
-                return
             image = await images.image_at(place, inside)
-            if image is not None:
+            if image is None:
+                await self._plan_all([below async for below in images.images_below(place, inside)])
+            elif not await place.is_folder(inside) and (blob := await _single(image, inside, path)):
+                await self._add(blob)
+            else:
                 await self._plan_image(image)
-                return
-            async for below in images.images_below(place, inside):
-                try:
-                    await self._plan_image(below)
-                except RegfsError as error:
-                    self.failures.append((below.reference, error))
         except RegfsError as error:
             self.failures.append((path, error))
+
+    async def _plan_all(self, found: Sequence[Image]) -> None:
+        """The manifests of several images, together."""
+        import trio
+
+        limiter = trio.CapacityLimiter(_MANIFESTS)
+
+        async def one(image: Image) -> None:
+            async with limiter:
+                try:
+                    await self._plan_image(image)
+                except RegfsError as error:
+                    self.failures.append((image.reference, error))
+
+        async with trio.open_nursery() as nursery:
+            for image in found:
+                nursery.start_soon(one, image)
 
     async def _plan_image(self, image: Image) -> None:
         from regfs.cli import images
@@ -122,8 +165,7 @@ class _Warming:
         contents = await images.contents(image)
         root = image.by_digest(contents.manifests[0].digest)
         for descriptor in contents.blobs():
-            digest = descriptor.digest
-            path = f"{root.folder}/oci/blobs/{digest.algorithm}/{digest.hex}"
+            path = _in_layout(root, descriptor.digest)
             await self._add(Blob(image.place, path, image.reference, descriptor))
         for manifest in contents.manifests:
             if manifest.is_image:
@@ -176,7 +218,10 @@ class _Warming:
                     self.fetched.append(blob)
                     progress.done(blob)
                 except RegfsError as error:
-                    self.failures.append((_named(blob), error))
+                    if _is_elsewhere(blob.descriptor) and isinstance(error, NotFound | Unsupported):
+                        say(f"regfs: {_named(blob)}: it is kept elsewhere, not in the registry")
+                    else:
+                        self.failures.append((_named(blob), error))
 
         async with trio.open_nursery() as nursery:
             for blob in self.work.values():
@@ -238,18 +283,29 @@ class _Warming:
         }
 
 
-async def _single(place: Place, path: str, shown: str) -> Blob | None:
+async def _single(image: Image, path: str, shown: str) -> Blob | None:
     """A file that shows a blob, by what it says of itself; None for one that belongs to the manifest."""
     from regfs.digest import Digest
     from regfs.manifest import Descriptor
 
     if path.rpartition("/")[2] in ("manifest.json", "digest"):
         return None
-    digest = await place.attribute(path, "user.oci.digest")
-    size = await place.attribute(path, "user.oci.size")
+    digest = await image.place.attribute(path, "user.oci.digest")
+    size = await image.place.attribute(path, "user.oci.size")
     if digest is None or size is None or not size.isdigit():
         return None
-    return Blob(place, path, shown, Descriptor("", Digest.parse(digest), int(size)))
+    descriptor = Descriptor("", Digest.parse(digest), int(size))
+    return Blob(image.place, _in_layout(image, descriptor.digest), shown, descriptor)
+
+
+def _in_layout(image: Image, digest: Digest) -> str:
+    """The path of a blob in an image's layout: there each has the same name, whatever it is."""
+    return f"{image.folder}/oci/blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _is_elsewhere(descriptor: Descriptor) -> bool:
+    """Whether a layer need not be in the registry (OCI image-spec, "Non-Distributable Layers")."""
+    return any(word in descriptor.media_type for word in ("foreign", "nondistributable"))
 
 
 def _size(blobs: Iterable[Blob]) -> int:
@@ -263,30 +319,29 @@ def _named(blob: Blob) -> str:
 class _Progress:
     """A bar on a terminal; elsewhere a line for each blob; or nothing."""
 
-    def __init__(self, work: dict[Digest, Blob], *, shows_bar: bool, quiet: bool) -> None:
-        self._total = _size(work.values())
+    def __init__(self, *, shows_bar: bool, quiet: bool) -> None:
+        self._shows_bar = shows_bar
         self._quiet = quiet
         self._came = 0
         self._bar: Any = None
-        if shows_bar and work:
-            self._bar = self._made(len(work))
 
-    def _made(self, count: int) -> Any:
+    @contextmanager
+    def over(self, work: dict[Digest, Blob]) -> Iterator[None]:
+        """Show the progress of this much work."""
+        if not self._shows_bar or not work:
+            yield
+            return
         import sys
 
-        show: Callable[[object], str] = lambda _: f"{human(self._came)} of {human(self._total)}"  # noqa: E731
-        return click.progressbar(
-            length=max(self._total, 1), label=f"{count} blobs", file=sys.stderr, item_show_func=show
+        total = _size(work.values())
+        self._bar = click.progressbar(
+            length=max(total, 1),
+            label=f"{len(work)} blobs",
+            file=sys.stderr,
+            item_show_func=lambda _: f"{human(self._came)} of {human(total)}",
         )
-
-    def __enter__(self) -> _Progress:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*error)
+        with self._bar:
+            yield
 
     def came(self, size: int) -> None:
         """Bytes have come."""

@@ -203,6 +203,14 @@ def test_paths_in_a_mount_mean_what_they_show(registry: FakeRegistry, home: Home
     assert found == diff(home, *paths(registry, "v1", "v2"))
 
 
+def test_images_in_two_mounts_of_two_registries(registry: FakeRegistry, home: Home) -> None:
+    with FakeRegistry() as other:
+        other.push("elsewhere", "x", V2)
+        with mounted(registry.address, home=home) as one, mounted(other.address, home=home) as two:
+            found = diff(home, f"{one.path}/team/app/v1", f"{two.path}/elsewhere/x")
+    assert found["files"] == ["+ app/new", "- app/old", "~ app/run: content"]
+
+
 def test_a_layer_that_is_wrong_is_trouble(registry: FakeRegistry, home: Home) -> None:
     registry.corrupt_blob("team/app", APP2.digest, APP2.raw[:-9] + b"123456789")
     done = home.regfs("diff", "--files", *paths(registry, "v1", "v2"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from regfs.testing.fake import FakeRegistry
-from regfs.testing.images import Pushable, make_artifact, make_index
+from regfs.testing.images import Content, Pushable, make_artifact, make_index
 from tests.support import processes
 from tests.support.layered import PLAIN, folder, image, layer
 from tests.support.mounts import Home, mounted, regfs_command
@@ -99,6 +99,32 @@ def test_a_file_is_fetched_alone(registry: FakeRegistry, home: Home) -> None:
     assert registry.count("blob") == 1
 
 
+def test_any_file_of_a_tag_will_do(registry: FakeRegistry, home: Home) -> None:
+    with mounted(registry.address, home=home) as mount:
+        found = warmed(home, f"{mount.path}/team/app/v1/config.json")
+        assert fetched(found) == (1, len(APP.config.raw))
+    found = warmed(home, f"{registry.address}/team/app/v1/manifest.json")
+    assert (fetched(found)[0], there(found)[0]) == (2, 1)
+
+
+def test_the_tags_of_a_repository_are_looked_up_together(registry: FakeRegistry, home: Home) -> None:
+    for number in range(8):
+        registry.push("team/many", f"t{number}", image(layer({"f": str(number).encode()})))
+    registry.delay(0.2, "manifest")
+    warmed(home, f"{registry.address}/team/many")
+    assert registry.max_in_flight > 2
+
+
+def test_a_layer_that_is_kept_elsewhere_is_no_failure(registry: FakeRegistry, home: Home) -> None:
+    far = Content("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", BASE.raw)
+    what = image(far, layer({"near": b"1"}))
+    registry.push("team/far", "v1", what)
+    registry.fail(404, lambda record: record.reference == str(far.digest))
+    done = home.regfs("warm", f"{registry.address}/team/far/v1", check=True)
+    assert "it is kept elsewhere, not in the registry" in done.stderr
+    assert done.stdout.startswith("fetched 2 blobs ")
+
+
 def test_in_a_mount_the_mounts_own_daemon_fetches(registry: FakeRegistry, home: Home) -> None:
     with mounted(registry.address, home=home) as mount:
         first = warmed(home, f"{mount.path}/team/app/v1", f"{mount.path}/team/app/v2/layers/00.tar.gz")
@@ -149,11 +175,12 @@ def test_what_ctrl_c_broke_off_is_taken_up(registry: FakeRegistry, home: Home) -
     )
     partial = home.path / ".cache" / "regfs" / "partial"
     processes.wait_until(
-        lambda: any(place.stat().st_blocks * 512 > 1_000_000 for place in partial.glob("*")), "bytes come"
+        lambda: gate.waiting and any(p.stat().st_blocks * 512 > 1_500_000 for p in partial.glob("*")),
+        "bytes come",
     )
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -signal.SIGINT, errors
     assert b"Traceback" not in errors
     registry.clear()
     gate.open()

@@ -58,7 +58,7 @@ def image(
     **more: Any,
 ) -> Image:
     """An image of these layers; ``config`` is what its config has under ``config``, ``more`` beside it."""
-    tars = [decompress(each.raw) if each.media_type == GZIP else each.raw for each in layers]
+    tars = [decompress(each.raw) if each.media_type.endswith("gzip") else each.raw for each in layers]
     content = Content(
         OCI_CONFIG,
         json.dumps(

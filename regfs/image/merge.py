@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 from regfs.image.limits import Limits
 from regfs.image.links import clamped
@@ -45,6 +45,11 @@ class Place:
     layer: int
     member: int
     is_folder: bool = False
+
+    @property
+    def identity(self) -> int | None:
+        """The same as one number; None: it is no member."""
+        return None if self.member == IMPLICIT else self.layer << _MEMBER_BITS | self.member
 
 
 class Merge:
@@ -111,19 +116,21 @@ class Merge:
         place = self._locate(path, len(self._trees) - 1)
         return None if place is None or _is_hidden(path) else self._entry(path, place)
 
-    def entries(self, path: bytes) -> list[RootEntry] | None:
-        """What a folder holds, by name in byte order. None: there is no folder of that path."""
+    def entries(self, path: bytes) -> Sequence[RootEntry] | None:
+        """What a folder holds, by name in byte order, each entry made as it is read. None: there is no folder of that path."""
         place = self._locate(path, len(self._trees) - 1)
         if place is None or not place.is_folder or _is_hidden(path):
             return None
         prefix = path + b"/" if path else b""
         named = self._names(path)
-        entries = []
+        names: list[bytes] = []
+        identities: list[int | None] = []
         for name in sorted(named):
             child = self._child(prefix + name, *named[name])
             if child is not None:
-                entries.append(self._entry(prefix + name, child))
-        return entries
+                names.append(name)
+                identities.append(child.identity)
+        return _Entries(self, prefix, names, identities)
 
     def size(self, path: bytes) -> int | None:
         """About how many names a folder holds. None: there is no folder of that path."""
@@ -264,7 +271,7 @@ class Merge:
             len(target) if is_link else member.size if member.kind is MemberKind.FILE else 0,
             member.mtime_ns,
             1 if place.is_folder else self._links(path, place),
-            place.layer << _MEMBER_BITS | place.member,
+            place.identity,
             target,
             member.device,
             dict(member.xattrs) if member.xattrs else _NO_XATTRS,
@@ -303,6 +310,32 @@ class Merge:
                         known.setdefault(place.member, []).append((above, index))
             self._linked[layer] = known
         return known
+
+
+class _Entries(Sequence[RootEntry]):
+    """A folder's entries. A hundred thousand of them would take 40 MB."""
+
+    def __init__(
+        self, merge: Merge, prefix: bytes, names: Sequence[bytes], identities: Sequence[int | None]
+    ) -> None:
+        self._merge = merge
+        self._prefix = prefix
+        self._names = names
+        self._identities = identities
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, place: int) -> RootEntry: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RootEntry]: ...
+    def __getitem__(self, place: int | slice) -> RootEntry | Sequence[RootEntry]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        entry = self._merge.again(self._prefix + self._names[place], self._identities[place])
+        assert entry is not None, "it was there when the folder was listed"
+        return entry
 
 
 _NO_XATTRS: Final[dict[bytes, bytes]] = {}

@@ -45,6 +45,7 @@ class RootListing(Sequence[Node]):
         self._folder = folder
         self._root = root
         self._found = found
+        self._last: tuple[int, RootEntry] | None = None
 
     def __len__(self) -> int:
         return len(self._found)
@@ -55,12 +56,17 @@ class RootListing(Sequence[Node]):
     def __getitem__(self, place: slice) -> Sequence[Node]: ...
     def __getitem__(self, place: int | slice) -> Node | Sequence[Node]:
         if isinstance(place, slice):
-            return [self._root.node(self._folder, entry) for entry in self._found[place]]
-        return self._root.node(self._folder, self._found[place])
+            return [self[at] for at in range(*place.indices(len(self)))]
+        return self._root.node(self._folder, self._entry(place))
 
     def name(self, place: int) -> bytes:
         """The name that stands at a place."""
-        return self._found[place].path.rpartition(b"/")[2]
+        return self._entry(place).path.rpartition(b"/")[2]
+
+    def _entry(self, place: int) -> RootEntry:
+        if self._last is None or self._last[0] != place:
+            self._last = place, self._found[place]
+        return self._last[1]
 
 
 class RootfsFolder(ManifestChild, Folder):

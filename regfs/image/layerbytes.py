@@ -99,9 +99,13 @@ class LayerBytes:
 
     async def _close_when_idle(self) -> None:
         opened = self._opened
-        while opened is not None and opened is self._opened:
-            await trio.sleep_until(max(opened.used, trio.current_time() - IDLE / 2) + IDLE)
-            if not opened.users and trio.current_time() >= opened.used + IDLE:
+        try:
+            while opened is not None and opened is self._opened:
+                await trio.sleep_until(max(opened.used, trio.current_time() - IDLE / 2) + IDLE)
+                if not opened.users and trio.current_time() >= opened.used + IDLE:
+                    await self._let_go()
+        finally:  # also when the mount ends
+            if opened is not None and opened is self._opened:
                 await self._let_go()
 
     async def _let_go(self) -> None:

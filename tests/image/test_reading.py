@@ -355,3 +355,16 @@ def test_a_layer_that_nobody_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
             assert blobs.opened == 2
 
     run(test)
+
+
+def test_nothing_stays_open_when_the_mount_ends() -> None:
+    async def test() -> None:
+        blob = packed("gzip")
+        blobs = MemoryBlobs(blob)
+        async with layer(blob, blobs) as opened:
+            members = await opened.members()
+            await whole(opened, members[3])
+            assert blobs.closed == 1
+        assert blobs.closed == blobs.opened == 2
+
+    run(test)

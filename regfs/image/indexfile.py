@@ -26,7 +26,10 @@ _LEVEL: Final = 3
 
 
 class LayerIndex(msgspec.Struct):
-    """All that one pass over a layer found. ``hashes``: of each `CHUNK` of the layer; ``pieces``: SHA-256 of each kept piece."""
+    """All that one pass over a layer found. ``hashes``: of each `CHUNK` of the layer; ``pieces``: SHA-256 of each kept piece.
+
+    ``limits``: those it was made with, as text; where something was left out, other limits may let it in.
+    """
 
     size: int
     members: MemberTable
@@ -34,6 +37,7 @@ class LayerIndex(msgspec.Struct):
     hashes: bytes
     pieces: dict[int, bytes]
     faults: list[str]
+    limits: str
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -43,6 +47,7 @@ class _Stored(msgspec.Struct, array_like=True):
     hashes: bytes
     pieces: dict[int, bytes]
     faults: list[str]
+    limits: str
 
 
 class Unreadable(ValueError):
@@ -58,6 +63,7 @@ def pack(index: LayerIndex) -> bytes:
         index.hashes,
         index.pieces,
         index.faults,
+        index.limits,
     )
     body = zstd.compress(msgspec.msgpack.encode(stored), _LEVEL)
     return _head(body) + body
@@ -79,6 +85,7 @@ def unpack(data: bytes, size: int) -> LayerIndex:
             stored.hashes,
             stored.pieces,
             stored.faults,
+            stored.limits,
         )
     except (zstd.ZstdError, msgspec.MsgspecError, ValueError) as error:
         raise Unreadable(str(error)) from error

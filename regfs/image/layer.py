@@ -17,7 +17,7 @@ from regfs.image.indexfile import LayerIndex, Unreadable
 from regfs.image.layerbytes import LayerBytes
 from regfs.image.limits import Limits
 from regfs.image.members import Member, MemberKind
-from regfs.image.onepass import OnePass
+from regfs.image.onepass import OnePass, as_text
 from regfs.image.table import MemberTable
 from regfs.image.unpack import Budget, Unpacker
 from regfs.manifest import Descriptor
@@ -233,6 +233,8 @@ class IndexedLayer:
             index = await self._in_thread(lambda: indexfile.unpack(data, self.size))
         except Unreadable as reason:
             logger.info("the index of layer %s is made anew: %s", self.digest, reason)
+            return None
+        if index.faults and index.limits != as_text(self._layers.limits, self._layers.archive_limits):
             return None
         self._bytes.hashes = index.hashes
         return index

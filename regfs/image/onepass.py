@@ -130,7 +130,15 @@ class OnePass:
         if not walk.is_archive:
             raise BadReply(f"layer {self._descriptor.digest} is no tar archive: {found.faults[-1]}")
         found.spans.finish(self._given)
-        return LayerIndex(size, found.members, found.spans, self._hasher.finish(), found.pieces, found.faults)
+        return LayerIndex(
+            size,
+            found.members,
+            found.spans,
+            self._hasher.finish(),
+            found.pieces,
+            found.faults,
+            as_text(self._limits, self._archive_limits),
+        )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
@@ -246,6 +254,11 @@ class OnePass:
             with trio.CancelScope(shield=True):
                 for number in self.found.pieces:
                     await pieces.keep(self._blobs, self._descriptor.digest, number, b"")
+
+
+def as_text(limits: Limits, archive_limits: ArchiveLimits) -> str:
+    """What a pass was bound by."""
+    return f"{limits} {archive_limits}"
 
 
 def _give(walk: TarWalk, batch: Batch | str) -> None:

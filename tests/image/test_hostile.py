@@ -353,9 +353,11 @@ def test_nothing_of_a_bomb_is_kept_but_its_index() -> None:
             await blobs.indexed()
             faults = opened.faults
         assert sum(map(len, blobs.kept.values())) < MIB
-        async with layer(blob, blobs) as opened:
+        blobs.ranges.clear()
+        async with layer(blob, blobs, archive_limits=ArchiveLimits(unpacked=16 * MIB)) as opened:
             assert len(await opened.members()) == 2
             assert opened.faults == faults
+            assert blobs.ranges == []
 
     run(test)
 
@@ -364,3 +366,18 @@ def test_tarfile_agrees_that_these_are_hand_made_headers_of_a_real_archive() -> 
     made = good() + pax(record(b"path", b"long/" * 40 + b"name")) + header() + END
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:
         assert [info.name for info in tar] == ["a", "b", "long/" * 40 + "name"]
+
+
+def test_a_limit_that_was_raised_lets_in_what_was_left_out() -> None:
+    blob = gzipped(good() + header(b"large", b"%011o\0" % (20 * MIB)) + bytes(20 * MIB) + END)
+
+    async def test() -> None:
+        blobs = MemoryBlobs(blob)
+        async with layer(blob, blobs, archive_limits=ArchiveLimits(unpacked=16 * MIB)) as opened:
+            assert len(await opened.members()) == 2
+            await blobs.indexed()
+        async with layer(blob, blobs) as opened:
+            assert len(await opened.members()) == 3
+            assert opened.faults == []
+
+    run(test)

@@ -49,7 +49,7 @@ def index_of(found: list[Member], size: int = 3 * CHUNK + 5) -> LayerIndex:
     spans.add(Checkpoint(2_000_000, 700_000, 3, words(1, 32_768)))
     spans.add(Checkpoint(4_000_000, 780_000))
     spans.finish(size)
-    return LayerIndex(size, table, spans, bytes(4 * HASH), {2: b"h" * 32}, ["a fault"])
+    return LayerIndex(size, table, spans, bytes(4 * HASH), {2: b"h" * 32}, ["a fault"], "limits")
 
 
 @settings(max_examples=100, deadline=None)
@@ -61,6 +61,7 @@ def test_what_is_kept_comes_back_as_it_was(found: list[Member]) -> None:
     assert again.members[:] == found
     assert [again.members[-number] for number in range(1, len(found) + 1)] == found[::-1]
     assert (again.hashes, again.pieces, again.faults) == (index.hashes, index.pieces, index.faults)
+    assert again.limits == index.limits
     assert len(again.spans) == 3
     for out in (0, 1_999_999, 2_000_000, 3_999_999, 4_000_000, 10**9):
         assert again.spans.find(out) == index.spans.find(out)

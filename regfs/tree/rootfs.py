@@ -209,15 +209,11 @@ class ImageNode(Node):
         return None if name.startswith(b"system.") else self.entry.xattrs.get(name)
 
     def xattr_names(self) -> list[bytes]:
-        """The full names of its extended attributes.
+        """The full names of the image's extended attributes. regfs's own can be asked for, but programs that copy take none along.
 
         Those in ``system.`` (lists for access control) are left out: the kernel keeps them from a filesystem that doesn't act on them.
         """
-        own = [b"user.oci.digest"] if self.entry.identity is not None else []
-        if self.entry.kind is EntryKind.FILE:
-            own.append(b"user.oci.verified")
-        named = (name for name in self.entry.xattrs if not name.startswith(b"system."))
-        return [*own, *(name for name in named if name not in own)]
+        return [name for name in self.entry.xattrs if not name.startswith(b"system.")]
 
 
 class ImageFolder(ImageNode, Folder):

@@ -38,7 +38,7 @@ _KINDS = {
 
 
 def snapshot(root: Path) -> dict[bytes, Seen]:
-    """Everything below a folder, by its path in it; links are not followed. Attributes of regfs's own are left out."""
+    """Everything below a folder, by its path in it; links are not followed."""
     found: dict[bytes, Seen] = {}
     firsts: dict[int, bytes] = {}
     _look(os.fsencode(root), b"", found, firsts)
@@ -70,7 +70,5 @@ def _look(root: bytes, folder: bytes, found: dict[bytes, Seen], firsts: dict[int
 
 
 def _xattrs(path: bytes) -> tuple[tuple[str, bytes], ...]:
-    names = sorted(
-        name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("user.oci.")
-    )
+    names = sorted(os.listxattr(path, follow_symlinks=False))
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regfs.cli.places import Place
     from regfs.cli.walk import Trees
     from regfs.digest import Digest
-    from regfs.manifest import Descriptor
+    from regfs.manifest import Descriptor, Manifest
 
 JOBS: Final = 4
 """Blobs fetched at once, unless said otherwise: more gain nothing on one line, and registries count them."""
@@ -106,13 +106,23 @@ class Blob:
     descriptor: Descriptor
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """An image's `rootfs`, which is to open at once later."""
+
+    place: Place
+    path: str
+    reference: str
+    manifest: Manifest
+
+
 @dataclass(slots=True)
 class _Warming:
     trees: Trees
     store: DiskStore
     limit: int
     work: dict[Digest, Blob] = field(default_factory=dict)
-    roots: list[tuple[Place, str, str]] = field(default_factory=list)
+    roots: dict[Digest, Root] = field(default_factory=dict)
     there: dict[Digest, Blob] = field(default_factory=dict)
     fetched: list[Blob] = field(default_factory=list)
     failures: list[tuple[str, RegfsError]] = field(default_factory=list)
@@ -170,7 +180,7 @@ class _Warming:
         for manifest in contents.manifests:
             if manifest.is_image:
                 folder = image.by_digest(manifest.digest).folder
-                self.roots.append((image.place, f"{folder}/rootfs", image.reference))
+                self.roots[manifest.digest] = Root(image.place, f"{folder}/rootfs", image.reference, manifest)
 
     async def _add(self, blob: Blob) -> None:
         digest = blob.descriptor.digest
@@ -227,9 +237,9 @@ class _Warming:
             for blob in self.work.values():
                 nursery.start_soon(one, blob)
         failed = {name for name, _ in self.failures}
-        for place, path, reference in dict.fromkeys(self.roots):
-            if not any(name.startswith(reference) for name in failed):
-                await self._open_root(place, path, reference)
+        for root in self.roots.values():
+            if not any(name.startswith(root.reference) for name in failed):
+                await self._open_root(root)
 
     async def check_kept(self) -> None:
         """See that what was fetched is in the cache. What has just come may need a moment to be under its name."""
@@ -247,14 +257,32 @@ class _Warming:
         )
         self.failures.append((", ".join(dict.fromkeys(blob.shown for blob in lacking)), error))
 
-    async def _open_root(self, place: Place, path: str, reference: str) -> None:
-        """Listing a root looks into all its layers, and what was found there is kept."""
+    async def _open_root(self, root: Root) -> None:
+        """Listing a root looks into all its layers, and what was found there is kept, a moment later."""
         try:
-            await place.names(path)
+            await root.place.names(root.path)
         except (NotFound, Unsupported):
             return  # an attestation, or layers that are kept elsewhere: there is no tree to open
         except RegfsError as error:
-            self.failures.append((f"{reference}: rootfs", error))
+            self.failures.append((f"{root.reference}: rootfs", error))
+            return
+        from regfs.cli.places import OnMount
+
+        if not isinstance(root.place, OnMount):  # a mount's daemon lives on
+            for layer in root.manifest.layers:
+                await self._await_index(layer)
+
+    async def _await_index(self, layer: Descriptor) -> None:
+        import trio
+
+        from regfs.image import indexfile
+
+        for _ in range(_LOOKS):
+            found = await self.store.open_derived(layer.digest, indexfile.NAME, indexfile.VERSION)
+            if found is not None:
+                await found.aclose()
+                return
+            await trio.sleep(_PAUSE)
 
     # ── the end ──
 

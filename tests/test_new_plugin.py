@@ -174,6 +174,8 @@ def test_nothing_is_overwritten(home: Home) -> None:
     done = home.regfs("plugins", "new", "forge")
     assert done.returncode == 1
     assert "regfs-forge holds something already" in done.stderr
+    assert "Nothing was written; `regfs plugins new --help` says what it takes." in done.stderr
+    assert "DIR is the package's own" in home.regfs("plugins", "new", "--help", check=True).stdout
     assert [path.name for path in place.iterdir()] == ["kept"]
     (place / "kept").unlink()
     assert "wrote regfs-forge" in home.regfs("plugins", "new", "forge", check=True).stdout

@@ -125,7 +125,7 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class FileTree:
-    """One image's files, and its layers from the bottom up. Where `RootEntry.identity` is a pair, it is a layer's place and a member's in it."""
+    """One image's files, and its layers from the bottom up."""
 
     root: RootTree
     layers: Sequence[Descriptor]
@@ -142,10 +142,9 @@ class FileTree:
         return {entry.path: self._fact(entry) for entry in await self.root.entries(path)}
 
     def _fact(self, entry: RootEntry) -> Fact:
-        match entry.identity:
-            case (int(), int(member)):
-                return Fact(entry, (self.root.layer_of(entry), member))
-        return Fact(entry)
+        layer = self.root.layer_of(entry)
+        # A layer at the bottom of both images has the same place in both, so an identity in it means the same member.
+        return Fact(entry, None if layer is None else (layer, entry.identity))
 
 
 class Comparison:

@@ -235,13 +235,17 @@ def test_whoever_is_inside_stays_on_that_version(registry: FakeRegistry, home: H
         assert in_dir(tmp_path / "out") == expected(LAYERED)
 
 
-def test_dockers_media_types_are_as_they_are_so_skopeo_finds_them_by_no_name(
+def test_dockers_media_types_are_as_they_are_which_skopeo_finds_by_no_name_and_umoci_not_at_all(
     mount: Mount, tmp_path: Path
 ) -> None:
     done = skopeo(
         "copy", f"oci:{mount.path}/team/app/dockers/oci:dockers", f"dir:{tmp_path / 'a'}", check=False
     )
     assert "no descriptor found" in done.stderr
+    need_programs("umoci")
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{mount.path}/team/app/dockers/oci:dockers"]
+    refused = subprocess.run([*unpack, tmp_path / "bundle"], capture_output=True, timeout=60, check=False)
+    assert b"not implemented" in refused.stderr
     skopeo("copy", f"oci:{mount.path}/team/app/dockers/oci", f"dir:{tmp_path / 'b'}")
     assert in_dir(tmp_path / "b") == expected(DOCKERS)
 

@@ -222,6 +222,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "gzip, full flushes": lambda data: gzipped(data, 6, zlib.Z_FULL_FLUSH, 50_000),
     "gzip, fixed codes only": lambda data: _fixed(data),
     "gzip, many members": members,
+    "gzip, large members": lambda data: members(data, 5_000_000),
     "gzip, zeros behind it": lambda data: gzipped(data) + bytes(1000),
     "gzip, garbage behind it": lambda data: members(data) + b"\x1f\x8bgarbage",
     "pigz": pigz,

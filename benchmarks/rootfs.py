@@ -162,11 +162,16 @@ def _places() -> list[str]:
     """Folders of the image that hold 50 MB together: the first of the first place, as the image has them."""
     room, found = GREPPED, []
     for place in (Path("/") / image.PLACES[0]).iterdir():
-        size = sum(os.lstat(Path(at) / name).st_size for at, _, names in os.walk(place) for name in names)
+        size = sum(_size(Path(at) / name) for at, _, names in os.walk(place) for name in names)
         if place.is_dir() and not place.is_symlink() and 0 < size <= room:
             found.append(os.fspath(place.relative_to("/")))
             room -= size
     return found
+
+
+def _size(file: Path) -> int:
+    """In bytes; of what the image leaves out, 0."""
+    return file.stat().st_size if file.is_file() and not file.is_symlink() else 0
 
 
 def _readers_row(stage: Stage, port: int) -> Row:

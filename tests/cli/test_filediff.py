@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -72,6 +72,11 @@ class MemoryRoot:
         found: Sequence[RootEntry] | None = self._ask(self.merge.entries, path)
         if found is None:
             raise NotFound(repr(path))
+        return found
+
+    def again(self, path: bytes, identity: Hashable) -> RootEntry:
+        found = self.merge.again(path, identity)
+        assert found is not None
         return found
 
     def layer_of(self, entry: RootEntry) -> Digest | None:

@@ -116,6 +116,16 @@ def test_listing_and_stat_cost_no_pull_and_reading_twice_costs_one(home: Home, h
         assert hub.pulls == 1
 
 
+def test_a_later_mount_pulls_nothing_that_an_earlier_one_read(home: Home, hub: FakeHub) -> None:
+    sign_in(home, hub)
+    image = hub.push("alice/app", ["v1"])
+    for _ in range(2):
+        with mounted("index.docker.io", home=home) as mount:
+            assert mount.read("alice/app/v1/manifest.json") == image.manifest.raw
+            assert mount.read("alice/app/v1/config.json")
+        assert hub.pulls == 1
+
+
 def test_reading_again_after_the_listing_aged_asks_and_does_not_pull(home: Home, hub: FakeHub) -> None:
     configure(home, hub)
     hub.push("team/app", ["v1"])

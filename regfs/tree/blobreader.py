@@ -22,6 +22,8 @@ _FAR: Final = 4 * 1024 * 1024
 _FIRST_RANGE: Final = 128 * 1024
 _LARGEST_RANGE: Final = 4 * 1024 * 1024
 _PIECE: Final = 1024 * 1024
+_ELSEWHERE: Final = 3.0
+"""Seconds that a download of another registry's may stand still before this one is asked."""
 
 
 class BlobReader:
@@ -39,6 +41,7 @@ class BlobReader:
         self._next_range = (0, _FIRST_RANGE)
         self._proven = False
         self._finding = trio.Lock()
+        self._is_stuck = False
         self._is_open = True
 
     @property
@@ -103,7 +106,7 @@ class BlobReader:
                 await self._let_go()  # it was damaged or removed meanwhile: it is fetched anew
             if self._stored is None and self._arriving is None:
                 await self.find()
-            if self._arriving is None and self._stored is None:
+            if (self._arriving is None and self._stored is None) or self._is_stuck:
                 break
             if self._arriving is not None:
                 data = await self._from_arriving(self._arriving, start, end)
@@ -140,17 +143,39 @@ class BlobReader:
                     return data
                 if filling.error is not None and filling.repository == self._repository:
                     raise filling.error.with_traceback(None)
+            if filling is None:
+                data = await self._from_elsewhere(content, start, end)
+                if data is None and self._is_stuck:
+                    return None
+                if data is not None:
+                    return data
+                continue
             try:
                 data = await self._transfer.patiently(
                     lambda: content.read(start, end - start), self._blobs.stall
                 )
             except (NotFound, AccessDenied):
-                if filling is None or filling.repository == self._repository:
+                if filling.repository == self._repository:
                     raise
                 continue  # another repository does not show it: this one may
             if data is not None:
                 return data
         return None
+
+    async def _from_elsewhere(self, content: ArrivingContent, start: int, end: int) -> bytes | None:
+        """What is here, or what another registry's reader downloads: its troubles are not ours. None: it does not come."""
+        while True:
+            before = content.missing(end - 1)
+            try:
+                with trio.move_on_after(min(_ELSEWHERE, self._blobs.stall)) as scope:
+                    return await content.read(start, end - start)
+            except DigestMismatch:
+                raise
+            except RegfsError:
+                return None
+            if scope.cancelled_caught and content.missing(end - 1) >= before:
+                self._is_stuck = True
+                return None
 
     async def _as_it_comes(self, filling: Filling, start: int, end: int) -> bytes | None:
         """What is just coming, before the disk has it; None: it is elsewhere, or the download has ended."""

@@ -508,3 +508,41 @@ def test_many_who_read_where_a_store_has_room_for_little_get_the_right_bytes(tmp
                         nursery.start_soon(one, blobs, source, piece)
 
     run(test)
+
+
+def test_a_registry_that_stands_still_holds_up_no_other_that_has_the_same_blob(disk: DiskStore) -> None:
+    async def test() -> None:
+        stuck, well = BlobSource(DATA, stop_at=MB), BlobSource(DATA)
+        async with blobs_of(stuck, disk) as first, blobs_of(well, disk) as second:
+            reader = await first.open("team/app", stuck.descriptor)
+            assert await reader.read(0, 100) == DATA[:100]
+            begun = trio.current_time()
+            assert await read_all(second, well) == DATA
+            assert trio.current_time() - begun < 8
+            stuck.go_on.set()
+            await reader.aclose()
+
+    run(test)
+
+
+def test_an_error_of_one_registry_is_none_of_anothers(disk: DiskStore) -> None:
+    async def test() -> None:
+        closed = BlobSource(DATA, pause=0.5, errors={"team/app": Forbidden("no")})
+        well = BlobSource(DATA)
+        async with blobs_of(closed, disk) as first, blobs_of(well, disk) as second:
+            async with trio.open_nursery() as nursery:
+                results: list[bytes] = []
+
+                async def refused() -> None:
+                    with pytest.raises(Forbidden):
+                        await read_all(first, closed)
+
+                async def served() -> None:
+                    results.append(await read_all(second, well))
+
+                nursery.start_soon(refused)
+                await closed.was_asked.wait()
+                nursery.start_soon(served)
+            assert results == [DATA]
+
+    run(test)

@@ -2,8 +2,9 @@
 
 zstd has no seeking inside a frame, and most tools write a layer as one frame; nor has a deflate block that goes on for
 megabytes. There the archive is kept beside the layer in pieces, lightly compressed, each by itself in the cache and in its
-budget: a read then costs one piece (4 MiB, 10 ms) and not all that is before it. What the cache gave up is made again.
-Measured for a layer of 1.2 GB in one frame: they take 1.2 times the layer's size, and make the pass 1.7 times as long.
+budget: a read then costs one piece (4 MiB) and not all that is before it. What the cache gave up is made again.
+Measured on 319 MB of programs, 113 MB as one frame of level 3: they take 131 MB, and compressing them 0.6 s beside 0.5 s
+for decoding the layer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ PIECE: Final = 4 * 1024 * 1024
 """Bytes of the archive in each piece but the last."""
 
 VERSION: Final = 1
-_LEVEL: Final = -5
-"""Twice as fast as level 1, and a fifth larger."""
+_LEVEL: Final = 1
+"""On the same data -5 took 0.4 s for 0.6, and 180 MB for 131: they are in the cache's budget, and made once."""
 
 
 def is_needed(spans: Spans, number: int) -> bool:

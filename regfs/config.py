@@ -16,8 +16,6 @@ from typing import Any, Final
 from regfs import config_values as values
 from regfs.connection import Connection
 from regfs.errors import ConfigError, PluginError
-from regfs.image.archive_limits import ArchiveLimits
-from regfs.image.limits import Limits
 from regfs.reference import connection_name, is_connection_name
 from regfs.toml_lines import KeyPath, TomlLines
 
@@ -70,13 +68,15 @@ class Settings:
         return self.cache_dir or cache_home()
 
 
-_IMAGE_LIMITS: Final[Mapping[str, int]] = {
-    **{limit.name: 2**63 - 1 for limit in (*fields(Limits), *fields(ArchiveLimits))},
-    "path": 4095,
-    "name": 255,
-    "window_log": 31,
-}
-"""The largest that each may be set to: a longer name can't be shown, and zstd knows no larger window."""
+def _image_limits(value: object) -> Any:
+    """A table of bounds on images, each with the largest that it may be set to."""
+    from regfs.image.archive_limits import ArchiveLimits
+    from regfs.image.limits import Limits
+
+    # A longer name can't be shown, and zstd knows no larger window.
+    largest = {limit.name: 2**63 - 1 for limit in (*fields(Limits), *fields(ArchiveLimits))}
+    return values.limits(largest | {"path": 4095, "name": 255, "window_log": 31})(value)
+
 
 _TOP: Final[Mapping[str, values.Check]] = {
     "ttl": values.number(0, 86_400),
@@ -96,7 +96,7 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "show_fallback_tags": values.boolean,
     "owners": values.choice("image", "squash"),
     "symlinks": values.choice("clamped", "raw"),
-    "image_limits": values.limits(_IMAGE_LIMITS),
+    "image_limits": _image_limits,
     "cache_dir": values.path,
     "cache_size": values.size,
 }

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 _WAITING: Final = 16 * 1024 * 1024
 """Bytes that may wait for the disk. What comes beyond that is kept in memory alone."""
 
+_CALM: Final = 0.3
+"""Seconds before the disk's modules are imported for the first write: whoever reads first is answered first."""
+
 _FLUSH: Final = 2.0
 """Seconds that what still waits has at the end."""
 
@@ -47,6 +50,8 @@ class FrontedStore:
                     await self._write_one()
                 self._put = trio.Event()
                 await self._put.wait()
+                if self._disk is None:
+                    await trio.sleep(_CALM)
         finally:
             with trio.move_on_after(_FLUSH, shield=True):
                 while self._waiting:

@@ -32,12 +32,10 @@ from regfs.tree.incoming import Incoming, entries_as_they_come
 from regfs.tree.inodes import ROOT, Inodes
 from regfs.tree.knowledge import Role
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
-from regfs.tree.nodes import BrokenFolder, Folder, Node
-from regfs.tree.ocidir import AlgorithmFolder
+from regfs.tree.nodes import BrokenFolder, Folder, NamedListing, Node, decoded, encoded
 from regfs.tree.opened import Bytes, Opened, Streamed
 from regfs.tree.registry import Registry
 from regfs.tree.rooms import furnish
-from regfs.tree.rootfs import ImageNode, RootfsFolder, RootListing, decoded, encoded
 from regfs.tree.roots import ConnectionsRoot
 from regfs.tree.status import counters, describe
 from regfs.tree.streamed import StreamedFile
@@ -161,7 +159,7 @@ class FileSystem:
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """The node that ``name`` stands for in a folder, remembered once more until `forget`. Raises NotFound."""
         folder = self._inodes[parent]
-        text = decoded(name) if isinstance(folder, ImageNode | RootfsFolder) else _decoded(name)
+        text = decoded(name) if folder.holds_any_name else _decoded(name)
         with self._operation(folder, text):
             node = await self._find(folder, text)
             if self.settings.settle_at_lookup:
@@ -260,7 +258,7 @@ class FileSystem:
 
     def _read(self, entries: Sequence[Node], start: int) -> Iterator[DirEntry]:
         known = entries.stretch() if isinstance(entries, Listed) else _nothing_known
-        named = entries.name if isinstance(entries, RootListing) else None
+        named = entries.name if isinstance(entries, NamedListing) else None
         for place in range(start, len(entries)):
             node = entries[place]
             try:
@@ -357,7 +355,7 @@ class FileSystem:
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute. Outside ``user.`` it is AttributeUnsupported at once, so that `ls -l` stops asking."""
         node = self._inodes[ino]
-        if isinstance(node, ImageNode):
+        if node.of_image:
             with self._operation(node):
                 found = await node.xattr(name)
             if found is not None:
@@ -373,7 +371,7 @@ class FileSystem:
     async def listxattr(self, ino: int) -> list[bytes]:
         """The names of a node's extended attributes."""
         node = self._inodes[ino]
-        if isinstance(node, ImageNode):
+        if node.of_image:
             return node.xattr_names()
         with self._operation(node):
             if isinstance(node, ManifestFolder) and node.holds_for <= 0:
@@ -474,7 +472,7 @@ class FileSystem:
         if isinstance(node, NameFolder) and node.full in node.registry.partial:
             reason = node.registry.partial[node.full]
             self.errors.add_state(node.path() or "/", f"shown in part: {reason}", self._clock.time())
-        elif isinstance(node, AlgorithmFolder) and node.partial:
+        elif node.partial:
             self.errors.add_state(node.path(), f"shown in part: {node.partial}", self._clock.time())
 
     def _attributes(self, node: Node, known: tuple[int, float] | None = None) -> Attributes:
@@ -487,7 +485,7 @@ class FileSystem:
         attributes = Attributes(
             node.ino, node.kind, self._mode(node), node.size, node.time_ns, holds_for, holds_for
         )
-        if isinstance(node, ImageNode):
+        if node.of_image:
             attributes.owner, attributes.links, attributes.device = node.owner, node.links, node.device
         return attributes
 

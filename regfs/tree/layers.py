@@ -9,17 +9,11 @@ from regfs.errors import NoSuchAttribute, NotFound
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.blobfile import BlobFile
 from regfs.tree.nodes import Folder, Node
-from regfs.tree.registry import Registry
 from regfs.tree.tagfolder import ManifestChild, ManifestFolder
 from regfs.tree.titles import artifact_names
 
 _SUFFIXES: Final = {"gzip": ".tar.gz", "zstd": ".tar.zst", "tar": ".tar"}
 """By the last word of a media type: ``…layer.v1.tar+gzip`` (image-spec 1.1), ``…diff.tar.gzip`` (Docker's schema 2)."""
-
-
-def has_layers(registry: Registry, manifest: Manifest) -> bool:
-    """Say whether a manifest has layers, of an index whether the host's platform is in it. Asks nothing."""
-    return registry.contents.has_config(manifest) if manifest.is_index else bool(manifest.layers)
 
 
 def layer_names(manifest: Manifest) -> Mapping[str, Descriptor]:

@@ -27,6 +27,10 @@ class Node:
     __slots__ = ("__weakref__", "children", "ino", "key", "lookups", "name", "parent")
     kind: ClassVar[Kind] = Kind.FILE
     waits_for_data: ClassVar[bool] = False
+    of_image: ClassVar[bool] = False
+    """Within an image's file tree: owner, links, device and extended attributes are the image's."""
+    holds_any_name: ClassVar[bool] = False
+    """A folder whose names may be any bytes."""
     """Whether asking about it may have to wait for blobs, whose readers watch over their progress themselves."""
 
     def __init__(self, parent: Node | None, name: str, key: Hashable = None) -> None:
@@ -133,13 +137,44 @@ class Node:
         """Remove the folder ``name`` from this folder."""
         raise Refused(f"{name} cannot be removed")
 
+    @property
+    def partial(self) -> str:
+        """Why a folder does not show all that it holds; empty: it does."""
+        return ""
+
     def attribute_names(self) -> list[str]:
         """The extended attributes, by their names in ``user.``."""
+        return []
+
+    async def xattr(self, name: bytes) -> bytes | None:  # noqa: ARG002  # what an image's nodes answer
+        """One extended attribute of an image, by its full name; None: there is none."""
+        return None
+
+    def xattr_names(self) -> list[bytes]:
+        """The full names of an image's extended attributes."""
         return []
 
     async def attribute(self, name: str) -> str:
         """One extended attribute, by its name in ``user.``. Raises NoSuchAttribute."""
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
+
+
+class NamedListing(Sequence[Node]):
+    """A listing whose nodes do not say under which name each is listed: files may have several."""
+
+    def name(self, place: int) -> bytes:
+        """The name that stands at a place."""
+        raise NotImplementedError
+
+
+def encoded(name: str) -> bytes:
+    """A name as the kernel has it."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decoded(name: bytes) -> str:
+    """A name that may be any bytes."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 class Folder(Node):

@@ -9,7 +9,7 @@ from regfs.errors import NoSuchAttribute, NotFound, Unsupported
 from regfs.manifest import Manifest
 from regfs.ports import ContentReader, EntryKind, Images, RootEntry, RootTree
 from regfs.tree.attributes import Kind
-from regfs.tree.nodes import STEADY, Folder, Node
+from regfs.tree.nodes import STEADY, Folder, NamedListing, Node, decoded, encoded
 from regfs.tree.registry import Registry
 from regfs.tree.streamed import StreamedFile
 from regfs.tree.tagfolder import ManifestChild, ManifestFolder, describe
@@ -19,24 +19,7 @@ _READABLE = {EntryKind.FOLDER: 0o500}
 _OWN_ATTRIBUTES = {b"user.oci.digest": "oci.digest", b"user.oci.verified": "oci.verified"}
 
 
-def has_rootfs(registry: Registry, manifest: Manifest) -> bool:
-    """Say whether a manifest has a root file tree, of an index whether the host's platform is in it. Asks nothing."""
-    if registry.images is None:
-        return False
-    return registry.contents.has_config(manifest) if manifest.is_index else manifest.is_image
-
-
-def encoded(name: str) -> bytes:
-    """A name as the kernel has it."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def decoded(name: bytes) -> str:
-    """A name of an image, which may be any bytes."""
-    return name.decode("utf-8", "surrogateescape")
-
-
-class RootListing(Sequence[Node]):
+class RootListing(NamedListing):
     """What a folder holds; its nodes are made as they are read. Names of one file share a node, so a place has a name too."""
 
     def __init__(
@@ -73,6 +56,7 @@ class RootfsFolder(ManifestChild, Folder):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
     __slots__ = ("_last", "_tree", "manifest")
+    holds_any_name: ClassVar[bool] = True
     kind = Folder.kind
     waits_for_data: ClassVar[bool] = True
 
@@ -142,6 +126,8 @@ class ImageNode(Node):
 
     __slots__ = ()
     waits_for_data: ClassVar[bool] = True
+    of_image: ClassVar[bool] = True
+    holds_any_name: ClassVar[bool] = True
     identity: Hashable
     root: RootfsFolder
 

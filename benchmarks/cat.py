@@ -7,7 +7,7 @@ from benchmarks.stage import ROUND_TRIP, Stage, example_image, skopeo_inspect
 
 TITLE = "One manifest"
 REPOSITORY, TAG = "team/app", "v1"
-ROUNDS = 20
+ROUNDS = 60
 WARM_ROUNDS = 200
 
 

@@ -175,7 +175,7 @@ def test_what_ctrl_c_broke_off_is_taken_up(registry: FakeRegistry, home: Home) -
     )
     partial = home.path / ".cache" / "regfs" / "partial"
     processes.wait_until(
-        lambda: gate.waiting and any(p.stat().st_blocks * 512 > 1_500_000 for p in partial.glob("*")),
+        lambda: bool(gate.waiting) and any(p.stat().st_blocks * 512 > 1_500_000 for p in partial.glob("*")),
         "bytes come",
     )
     process.send_signal(signal.SIGINT)

@@ -101,22 +101,6 @@ _TOP: Final[Mapping[str, values.Check]] = {
     "cache_size": values.size,
 }
 
-_REGISTRY: Final[Mapping[str, values.Check]] = {
-    "address": values.address,
-    "provider": values.word,
-    "auth": values.word,
-    "username": values.text,
-    "insecure": values.boolean,
-    "ca": values.path,
-    "client_cert": values.path,
-    "client_key": values.path,
-    "namespaces": values.each(values.namespace),
-    "only": values.each(values.pattern),
-    "allow_hosts": values.each(values.host),
-    "tag_delete": values.choice("auto", "native"),
-    "options": values.options,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
@@ -284,7 +268,7 @@ class _FileReader:
         if not isinstance(table, dict):
             self._mistake(path, f"must be a table: [registries.{name}]")
             return None
-        checked = self._checked(table, _REGISTRY, path)
+        checked = self._checked(table, values.REGISTRY, path)
         if "address" not in table:
             self._mistake(path, 'has no address, such as address = "registry.example.com"')
         elif "address" in checked:

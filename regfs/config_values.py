@@ -218,3 +218,21 @@ def _member(check: Check, what: str, member: object) -> Any:
 def _wrong(wanted: str, value: object) -> ValueError:
     kind = next((name for known, name in _TYPE_NAMES.items() if type(value) is known), "something else")
     return ValueError(f"must be {wanted}, is {kind}")
+
+
+REGISTRY: Final[Mapping[str, Check]] = {
+    "address": address,
+    "provider": word,
+    "auth": word,
+    "username": text,
+    "insecure": boolean,
+    "ca": path,
+    "client_cert": path,
+    "client_key": path,
+    "namespaces": each(namespace),
+    "only": each(pattern),
+    "allow_hosts": each(host),
+    "tag_delete": choice("auto", "native"),
+    "options": options,
+}
+"""What can be said of one registry: in a `[registry.NAME]` of the configuration, and in the store of `regfs login`."""

@@ -27,19 +27,7 @@ MAX_STORE: Final = 1024 * 1024
 
 _VERSION: Final = 1
 _CHECKS: Final[Mapping[str, values.Check]] = {
-    "address": values.address,
-    "provider": values.word,
-    "auth": values.word,
-    "username": values.text,
-    "insecure": values.boolean,
-    "ca": values.path,
-    "client_cert": values.path,
-    "client_key": values.path,
-    "namespaces": values.each(values.namespace),
-    "only": values.each(values.pattern),
-    "allow_hosts": values.each(values.host),
-    "tag_delete": values.choice("auto", "native"),
-    "options": values.options,
+    **values.REGISTRY,
     "generation": values.text,
     "account": values.text,
 }

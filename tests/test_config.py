@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regfs import config
+from regfs import config, config_values
 from regfs.config import Settings, check_config, config_files, load_settings
 from regfs.connection import Connection
 from regfs.errors import ConfigError
@@ -296,9 +296,9 @@ def documented(table: str) -> set[str]:
 def test_every_setting_is_documented_and_no_other() -> None:
     settings = {field.name for field in fields(Settings)} - {"registries"}
     assert documented("settings") == settings == set(config._TOP)
-    assert documented("registry") == set(config._REGISTRY)
+    assert documented("registry") == set(config_values.REGISTRY)
     connection = {field.name for field in fields(Connection)} - {"name", "generation", "account", "part"}
-    assert set(config._REGISTRY) == connection
+    assert set(config_values.REGISTRY) == connection
 
 
 def test_the_documented_example_is_a_config_without_mistakes(tmp_path: Path) -> None:

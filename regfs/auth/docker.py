@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from regfs.auth.docker_file import DockerFile
+from regfs.auth.docker_file import DockerFile, read_docker_file
 from regfs.auth.helper_program import Helper
 from regfs.auth.places import keys_for
-from regfs.auth.private_file import read_small
 from regfs.auth.sources.docker_config import DockerConfigSource
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -22,8 +21,7 @@ async def hand_to_docker(
     CredentialError, with what to do, where no helper is configured; CredentialError too where the helper fails.
     """
     config = DockerConfigSource(environment).path
-    content = await read_small(config)
-    file = DockerFile.parse(content if content and content.strip() else b"{}", str(config))
+    file = await read_docker_file(config) or DockerFile.parse(b"{}", str(config))
     named = file.helper_for(connection)
     if named is None:
         raise CredentialError(

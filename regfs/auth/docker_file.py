@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from regfs.auth.helper_program import Helper
 from regfs.auth.places import best, canonical, is_users, keys_for, parts_among, server_url
+from regfs.auth.private_file import read_small
 from regfs.auth.validity import TOKEN_USER
 from regfs.connection import Connection
 from regfs.errors import CredentialError
@@ -133,6 +135,40 @@ class DockerFile:
                 f"{self.origin}: the auth of {key!r} holds no colon between user name and password"
             )
         return username, password.rstrip("\0")
+
+
+async def read_docker_file(path: Path, *, legacy: bool = False) -> DockerFile | None:
+    """The file at ``path``, which messages call so too; None where it is absent or empty. CredentialError: it cannot be used."""
+    content = await read_small(path)
+    if content is None or not content.strip():
+        return None
+    return DockerFile.parse(content, str(path), legacy=legacy)
+
+
+async def first_credential(
+    files: Iterable[Callable[[], Awaitable[DockerFile | None]]],
+    connection: Connection,
+    environment: Mapping[str, str],
+) -> Credential | None:
+    """The first file's credential for the connection's own user, else the first one's for any; each is read as its turn comes.
+
+    A file that cannot be used hides none that follow: its CredentialError is raised where none of them has a credential.
+    """
+    failure: CredentialError | None = None
+    other = None
+    for read in files:
+        try:
+            file = await read()
+            found = None if file is None else await file.get(connection, environment)
+        except CredentialError as error:
+            failure = failure or error
+            continue
+        if found is not None and is_users(found, connection):
+            return found
+        other = other or found
+    if other is None and failure is not None:
+        raise failure
+    return other
 
 
 def _server(key: str) -> str:

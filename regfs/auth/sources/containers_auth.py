@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from regfs.auth.docker_file import DockerFile
-from regfs.auth.places import is_users
-from regfs.auth.private_file import read_small
+from regfs.auth.docker_file import DockerFile, first_credential, read_docker_file
 from regfs.connection import Connection
 from regfs.errors import CredentialError
 from regfs.ports import Credential
@@ -40,21 +39,8 @@ class ContainersAuthSource:
 
     async def get(self, connection: Connection) -> Credential | None:
         """The first file's credential for a connection. A file that cannot be used hides none that follow."""
-        failure: CredentialError | None = None
-        other = None
-        for path in self.paths:
-            try:
-                file = await _read(path)
-                found = None if file is None else await file.get(connection, self._environment)
-            except CredentialError as error:
-                failure = failure or error
-                continue
-            if found is not None and is_users(found, connection):
-                return found
-            other = other or found
-        if other is None and failure is not None:
-            raise failure
-        return other
+        files = [partial(_read, path) for path in self.paths]
+        return await first_credential(files, connection, self._environment)
 
     async def parts(self, connection: Connection) -> Sequence[str]:
         """The namespaces and repositories of the registry that have a key of their own, in files that can be used."""
@@ -67,7 +53,4 @@ class ContainersAuthSource:
 
 
 async def _read(path: Path) -> DockerFile | None:
-    content = await read_small(path)
-    if content is None or not content.strip():
-        return None
-    return DockerFile.parse(content, str(path), legacy=path.name == ".dockercfg")
+    return await read_docker_file(path, legacy=path.name == ".dockercfg")

@@ -6,11 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from regfs.auth.docker_file import DockerFile
-from regfs.auth.places import is_users
-from regfs.auth.private_file import read_small
+from regfs.auth.docker_file import DockerFile, first_credential, read_docker_file
 from regfs.connection import Connection
-from regfs.errors import CredentialError
 from regfs.ports import Credential
 
 
@@ -36,21 +33,7 @@ class DockerConfigSource:
 
         A variable that cannot be used does not hide the file.
         """
-        failure: CredentialError | None = None
-        other = None
-        for read in (self._given, self._kept):
-            try:
-                file = await read()
-                found = None if file is None else await file.get(connection, self._environment)
-            except CredentialError as error:
-                failure = failure or error
-                continue
-            if found is not None and is_users(found, connection):
-                return found
-            other = other or found
-        if other is None and failure is not None:
-            raise failure
-        return other
+        return await first_credential((self._given, self._kept), connection, self._environment)
 
     async def parts(self, connection: Connection) -> Sequence[str]:
         """The namespaces and repositories of the registry that have a key of their own. CredentialError as `get`."""
@@ -64,7 +47,4 @@ class DockerConfigSource:
         return DockerFile.parse(text.encode("utf-8", "surrogateescape"), "DOCKER_AUTH_CONFIG")
 
     async def _kept(self) -> DockerFile | None:
-        content = await read_small(self.path)
-        if content is None or not content.strip():
-            return None
-        return DockerFile.parse(content, self.name)
+        return await read_docker_file(self.path)

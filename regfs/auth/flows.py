@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
-from typing import Protocol
+from typing import Protocol, Self
 
 import httpx
 
@@ -39,6 +39,14 @@ class Flow(httpx.Auth):
         self._registry = connection.address
         self._accounts = Accounts(connection, keychain)
         self._holder = self._accounts.whole
+
+    @classmethod
+    def for_connection(cls, connection: Connection, keychain: Keychain) -> Self | None:
+        """The flow for a connection, as `regfs.ports.AuthMethod.flow` gives it; None where its address is no HTTP registry's."""
+        try:
+            return cls(connection, keychain)
+        except ValueError:
+            return None
 
     def forget(self) -> None:
         """Drop all credentials and tokens, so that the keychain is asked anew: someone has signed in or out."""

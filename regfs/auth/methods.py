@@ -58,10 +58,7 @@ class Basic:
         """The flow for a connection; None where its address is no HTTP registry's."""
         from regfs.auth.flows import BasicFlow
 
-        try:
-            return BasicFlow(connection, keychain)
-        except ValueError:
-            return None
+        return BasicFlow.for_connection(connection, keychain)
 
     def credential(self, answers: Mapping[str, str]) -> Credential | None:
         """A password. CredentialError where user name or password is missing, or cannot be sent."""
@@ -90,10 +87,7 @@ class Challenge:
         """The flow for a connection; None where its address is no HTTP registry's."""
         from regfs.auth.flows import ChallengeFlow
 
-        try:
-            return ChallengeFlow(connection, keychain)
-        except ValueError:
-            return None
+        return ChallengeFlow.for_connection(connection, keychain)
 
     def credential(self, answers: Mapping[str, str]) -> Credential | None:
         """A password or an identity token. CredentialError where one is missing, or cannot be sent."""

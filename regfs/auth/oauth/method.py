@@ -42,10 +42,7 @@ class OAuth:
         """The flow for a connection, over a refined keychain; None where its address is no HTTP registry's."""
         from regfs.auth.flows import ChallengeFlow
 
-        try:
-            return ChallengeFlow(connection, keychain)
-        except ValueError:
-            return None
+        return ChallengeFlow.for_connection(connection, keychain)
 
     def credential(self, answers: Mapping[str, str]) -> Credential | None:  # noqa: ARG002  the contract's
         """CredentialError: answers to a form are no sign-in; see `sign_in`."""

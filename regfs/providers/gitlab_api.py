@@ -7,8 +7,8 @@ projects.md, personal_access_tokens.md; lib/api/api_guard.rb for how a refusal i
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Container, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Container
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
@@ -17,9 +17,8 @@ from regfs.connection import Connection
 from regfs.errors import Forbidden, NotFound, NotSignedIn, RegfsError, SignInEnded
 from regfs.ports import HttpPolicy
 from regfs.providers.gitlab_tokens import USE_INSTEAD, Kind, Signer
-from regfs.registry.client import DEFAULT_LIMIT
 from regfs.registry.replies import Reply, error_for, excerpt
-from regfs.registry.service import JSON, Service, decoded, next_link
+from regfs.registry.service import Asked, Service, decoded, next_link
 
 if TYPE_CHECKING:
     from regfs.auth.service import ServiceFlow
@@ -116,23 +115,12 @@ class Api(Service):
         self.host = urlsplit(base).netloc
         self.signer = signer
 
-    async def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = JSON,
-        content: bytes | None = None,
-        expect: Container[int] = (200,),
-        limit: int = DEFAULT_LIMIT,
-        what: str = "",
-    ) -> Reply:
+    async def request(self, method: str, target: str, **asked: Unpack[Asked]) -> Reply:
         """As `Service.request`, with GitLab's reasons."""
-        wanted = _Either(expect, EXPLAINED)
+        expect, what = asked.get("expect", (200,)), asked.get("what", "")
+        asked["expect"] = _Either(expect, EXPLAINED)
         try:
-            reply = await super().request(
-                method, target, headers=headers, content=content, expect=wanted, limit=limit, what=what
-            )
+            reply = await super().request(method, target, **asked)
         except SignInEnded:
             raise
         except NotSignedIn as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +19,7 @@ from regfs.connection import Connection
 from regfs.errors import BadReply, ConfigError, PagingLoop, UnsafeTarget
 from regfs.ports import HttpPolicy
 from regfs.reference import Address
-from regfs.registry.client import DEFAULT_LIMIT, Client
+from regfs.registry.client import Client
 from regfs.registry.paging import MAX_LISTING, MAX_PAGES, parse_links
 from regfs.registry.redirects import Origin, resolve
 from regfs.registry.replies import Reply
@@ -53,6 +53,16 @@ def beside(connection: Connection, base: str) -> Connection:
     return replace(connection, address=base, insecure=False, ca=None, client_cert=None, client_key=None)
 
 
+class Asked(TypedDict, total=False):
+    """What may be said of a request besides its method and target; see `Client.request`. ``headers`` are `JSON` where not given."""
+
+    headers: Mapping[str, str]
+    content: bytes | None
+    expect: Container[int]
+    limit: int
+    what: str
+
+
 class Service:
     """A JSON API at ``base``. Only errors of `regfs.errors` come out; see `Client.request` for which.
 
@@ -76,21 +86,10 @@ class Service:
         """What it speaks through."""
         return self._client
 
-    async def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] = JSON,
-        content: bytes | None = None,
-        expect: Container[int] = (200,),
-        limit: int = DEFAULT_LIMIT,
-        what: str = "",
-    ) -> Reply:
+    async def request(self, method: str, target: str, **asked: Unpack[Asked]) -> Reply:
         """See `Client.request`; ``target`` is below the base, quoted."""
-        return await self._client.request(
-            method, target, headers=headers, content=content, expect=expect, limit=limit, what=what
-        )
+        asked.setdefault("headers", JSON)
+        return await self._client.request(method, target, **asked)
 
     async def read(
         self, target: str, shape: type[T], *, headers: Mapping[str, str] = JSON, what: str = ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from regfs.errors import ConfigError
+from regfs.errors import ConfigError, RegfsError
 from regfs.ports import (
     Claim,
     Counts,
@@ -110,3 +111,13 @@ def _inside(address: Address) -> str:
     if page is None:
         return path
     return page["full"] or f"library/{page['official']}"
+
+
+@contextmanager
+def of_the_hub() -> Iterator[None]:
+    """Let errors name Docker Hub as people know it, whichever host they happened on."""
+    try:
+        yield
+    except RegfsError as error:
+        error.registry = NAME
+        raise

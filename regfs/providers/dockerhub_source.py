@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from contextlib import aclosing, asynccontextmanager
+from typing import Final, TypeVar, cast
 
 import trio
 
@@ -12,26 +12,19 @@ from regfs.connection import Connection
 from regfs.digest import Digest
 from regfs.errors import (
     AccessDenied,
-    ConnectionFailed,
-    DeadlineExceeded,
     Forbidden,
     ListingRefused,
-    Moved,
     NotFound,
     NotSignedIn,
-    Refused,
     RegfsError,
-    ServerFailed,
     Unsupported,
 )
 from regfs.manifest import Descriptor
 from regfs.ports import (
-    Answer,
     Cost,
     Counts,
     DatesTags,
     DeletesTags,
-    Deletion,
     HonoursRanges,
     ListsNamespaces,
     ListsReferrers,
@@ -42,30 +35,20 @@ from regfs.ports import (
     ResolvesTags,
     TagPage,
 )
-from regfs.providers.dockerhub import NAME
+from regfs.providers.dockerhub import NAME, of_the_hub
 from regfs.providers.dockerhub_api import HubApi, is_organisation_token
+from regfs.providers.dockerhub_delete import TagDeletions
 from regfs.providers.dockerhub_pulls import PullClient
 from regfs.reference import TagOrDigest, is_component, is_repository
 from regfs.registry.journal import Journal
 from regfs.registry.referrers import Referrers
+from regfs.registry.tag_deletion import TagDeletion
 from regfs.registry.v2 import V2Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 C = TypeVar("C")
 
 LIBRARY: Final = "library"
 """The namespace of the official images, which a name of one component means."""
-
-SHIELDED: Final = 25.0
-"""Seconds that a deletion, once it has been sent, may go on after its caller has given up."""
-
-CONFIRMED_AFTER: Final = (0.0, 0.5, 1.5)
-"""Seconds to wait before each look whether a tag is gone."""
-
-_LOST: Final = (ConnectionFailed, DeadlineExceeded, ServerFailed)
-"""What leaves it open whether a deletion was carried out."""
 
 
 class HubSource(V2Source):
@@ -77,12 +60,12 @@ class HubSource(V2Source):
         self._pulls = client
         self._api = api
         self._connection = connection
-        self._worked: set[str] = set()
+        self._deletions = TagDeletions(connection, api, self)
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
         """Lists by namespace, dates, resolves and deletes tags, is metered, counts; see `regfs.ports.Source`."""
         if kind is DeletesTags:
-            return None if self._client.read_only else cast("C", _Deletes(self, repository))
+            return None if self._client.read_only else cast("C", TagDeletion(self._deletions, repository))
         if kind in (ListsNamespaces, ListsReferrers, ResolvesTags, HonoursRanges, DatesTags, Metered, Counts):
             return cast("C", self)
         return None
@@ -321,86 +304,3 @@ class HubSource(V2Source):
         with of_the_hub():
             async with super().blob(await self.canonical(repository), descriptor, start, end) as pieces:
                 yield pieces
-
-    # ── deleting ──
-
-    def can_delete(self, repository: str | None) -> Answer:
-        """YES once it worked there; NO for who signs in as nobody; else only the API can say."""
-        if self._connection.auth == "anonymous":
-            return Answer.NO
-        return Answer.YES if repository in self._worked else Answer.UNKNOWN
-
-    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        """See `DeletesTags.delete_tag`: by the Hub API alone, and only once the tag is what the user saw."""
-        with of_the_hub():
-            full = await self.canonical(repository)
-            if await self._api.credential() is None:
-                raise NotSignedIn(f"{NAME} deletes nothing without a sign-in", registry=NAME)
-            now = (await self.resolve(full, tag)).digest
-            if seen is not None and now != seen:
-                raise Moved(f"{full}:{tag} is {now} by now, not {seen}", registry=NAME)
-            await trio.lowlevel.checkpoint_if_cancelled()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHIELDED):
-                await self._delete(full, tag)
-                self._worked.add(repository)
-                return Deletion("the Hub API's tag deletion")
-        raise DeadlineExceeded(f"the deletion did not end within {SHIELDED:g} seconds", registry=NAME)
-
-    async def _delete(self, repository: str, tag: str) -> None:
-        try:
-            await self._api.delete_tag(repository, tag)
-        except _LOST as error:
-            if not await self._is_gone(repository, tag):
-                raise error from None
-            return
-        except NotSignedIn as error:
-            raise self._unsigned(error) from error
-        except NotFound as error:
-            # The registry had it a moment ago, so it is the API that does not show it to this sign-in.
-            raise Forbidden(error.message, registry=NAME, words=error.words) from error
-        if not await self._is_gone(repository, tag):
-            raise Refused(
-                f"the Hub API said that it had deleted {repository}:{tag}, and still has it", registry=NAME
-            )
-
-    def _unsigned(self, error: NotSignedIn) -> NotSignedIn:
-        reason = self._api.refused
-        if reason is None:
-            return error
-        return NotSignedIn(
-            f"deleting needs the Hub API, which does not take this sign-in: {reason.message}; where it has a second "
-            "factor, use a personal access token",
-            registry=NAME,
-            words=reason.words,
-        )
-
-    async def _is_gone(self, repository: str, tag: str) -> bool:
-        for pause in CONFIRMED_AFTER:
-            await trio.sleep(pause)
-            if not await self._api.has_tag(repository, tag):
-                return True
-        return False
-
-
-class _Deletes:
-    """`regfs.ports.DeletesTags` of one repository."""
-
-    def __init__(self, source: HubSource, repository: str | None) -> None:
-        self._source = source
-        self._repository = repository
-
-    def can_delete(self) -> Answer:
-        return self._source.can_delete(self._repository)
-
-    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        return await self._source.delete_tag(repository, tag, seen)
-
-
-@contextmanager
-def of_the_hub() -> Iterator[None]:
-    """Let errors name Docker Hub as people know it, whichever host they happened on."""
-    try:
-        yield
-    except RegfsError as error:
-        error.registry = NAME
-        raise

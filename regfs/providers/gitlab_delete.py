@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -63,10 +62,6 @@ class TagDeletions:
         self._names = names
         self._source = source
         self._worked: OrderedDict[str, None] = OrderedDict()
-
-    def for_repository(self, repository: str | None) -> OfRepository:
-        """The capability, for one repository, or for any."""
-        return OfRepository(self, repository)
 
     def can_delete(self, repository: str | None) -> Answer:
         """YES once it worked in that repository, NO for a token that the API does not take, else UNKNOWN."""
@@ -217,19 +212,3 @@ class _Stale(Exception):
 def _described(rule: TagRule) -> str:
     role = excerpt(rule.minimum_access_level_for_delete or "")
     return f"{excerpt(rule.tag_name_pattern)!r} ({f'deleted by {role}s alone' if role else 'immutable'})"
-
-
-@dataclass(frozen=True, slots=True)
-class OfRepository:
-    """`regfs.ports.DeletesTags` of one repository."""
-
-    deletions: TagDeletions
-    repository: str | None
-
-    def can_delete(self) -> Answer:
-        """Whether it can be done, as far as that is known."""
-        return self.deletions.can_delete(self.repository)
-
-    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        """Delete one tag."""
-        return await self.deletions.delete_tag(repository, tag, seen)

@@ -25,6 +25,7 @@ from regfs.providers.gitlab_delete import TagDeletions
 from regfs.providers.gitlab_reasons import Reasons
 from regfs.providers.gitlab_tokens import Kind
 from regfs.reference import TagOrDigest
+from regfs.registry.tag_deletion import TagDeletion
 from regfs.registry.v2 import V2Source
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class GitLabSource(V2Source):
         if kind is ListsNamespaces:
             return cast("C", self._names)
         if kind is DeletesTags and not self.client.read_only:
-            return cast("C", self._deletions.for_repository(repository))
+            return cast("C", TagDeletion(self._deletions, repository))
         reads = (ResolvesTags, ListsReferrers, HonoursRanges, Counts)
         return super().capability(kind, repository) if kind in reads else None
 

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, cast
 
 import trio
@@ -15,7 +14,7 @@ import trio
 from regfs.digest import Digest
 from regfs.errors import DeadlineExceeded, DeletionDisabled, NotFound, RegfsError
 from regfs.manifest import parse_manifest
-from regfs.ports import Answer, DeletesTags, Deletion, RawManifest, TagPage
+from regfs.ports import Answer, Deletion, RawManifest, TagPage
 from regfs.reference import TagOrDigest, is_tag
 from regfs.registry.client import Client
 from regfs.registry.deletion import delete_tag, likely_siblings, recover
@@ -122,10 +121,6 @@ class Deleter:
         self._recover_at = float("inf")
         self._worked: set[str] = set()
         self._no_until = float("-inf")
-
-    def for_repository(self, repository: str | None) -> DeletesTags:
-        """The capability, for one repository, or for any."""
-        return _TagDeletion(self, repository)
 
     def can_delete(self, repository: str | None) -> Answer:
         """YES once it worked in that repository, NO for a minute after the registry said so, else UNKNOWN."""
@@ -357,20 +352,6 @@ class Deleter:
             await trio.to_thread.run_sync(self._journal.mark, _TAKES_SIBLINGS, self._registry)
         except RegfsError as error:
             logger.warning("this is known only until the next start: %s", error)
-
-
-@dataclass(frozen=True, slots=True)
-class _TagDeletion:
-    """`regfs.ports.DeletesTags` of one repository."""
-
-    deleter: Deleter
-    repository: str | None
-
-    def can_delete(self) -> Answer:
-        return self.deleter.can_delete(self.repository)
-
-    async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        return await self.deleter.delete_tag(repository, tag, seen)
 
 
 def _grammatical(names: Sequence[str]) -> set[str]:

@@ -46,6 +46,7 @@ from regfs.registry.requests import (
     manifest_target,
     tags_target,
 )
+from regfs.registry.tag_deletion import TagDeletion
 from regfs.registry.threads import AT_ONCE, in_thread_if
 
 C = TypeVar("C")
@@ -93,7 +94,7 @@ class V2Source:
         if self._client.read_only and kind in (DeletesTags, Recovers):
             return None
         if kind is DeletesTags:
-            return cast("C", self._deleter.for_repository(repository))
+            return cast("C", TagDeletion(self._deleter, repository))
         if kind in (ListsRepositories, ListsReferrers, ResolvesTags, HonoursRanges, Recovers, Counts):
             return cast("C", self)
         return None

@@ -250,17 +250,10 @@ class ProviderContract:
     ) -> None:
         caplog.set_level(logging.DEBUG)
         self._push(harness)
-        said: list[str] = []
 
         async def body(source: Source) -> None:
             secrets = await _secrets(harness)
-            for name, act in self._acts(source).items():
-                try:
-                    await act()
-                except RegfsError as error:
-                    said.append(_whole(error))
-                except Exception as error:
-                    raise AssertionError(f"{name} raises what is no error of regfs: {error!r}") from error
+            said = await self._said(source)
             said.extend(
                 map(repr, (source, vars(source) if hasattr(source, "__dict__") else "", harness.provider))
             )
@@ -278,15 +271,8 @@ class ProviderContract:
         self._push(harness)
 
         async def body(source: Source) -> None:
-            said: list[str] = []
             before, secrets = harness.requests(), await _secrets(harness)
-            for name, act in self._acts(source).items():
-                try:
-                    await act()
-                except RegfsError as error:
-                    said.append(_whole(error))
-                except Exception as error:
-                    raise AssertionError(f"{name} raises what is no error of regfs: {error!r}") from error
+            said = await self._said(source)
             assert not any(secret in text for secret in secrets for text in said)
             assert harness.requests() > before, "nothing was asked: the test shows nothing"
 
@@ -304,6 +290,18 @@ class ProviderContract:
         image = make_image()
         harness.push(self.repository, ["v1", "v2"], image)
         return image
+
+    async def _said(self, source: Source) -> list[str]:
+        """The errors of all that can be read, whole. AssertionError for one that is not regfs's own."""
+        said: list[str] = []
+        for name, act in self._acts(source).items():
+            try:
+                await act()
+            except RegfsError as error:
+                said.append(_whole(error))
+            except Exception as error:
+                raise AssertionError(f"{name} raises what is no error of regfs: {error!r}") from error
+        return said
 
     def _acts(self, source: Source) -> dict[str, Callable[[], Awaitable[object]]]:
         """All that can be read, each of which may fail."""

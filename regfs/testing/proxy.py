@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import trio
 
 from regfs.testing.faults import Gate
+from regfs.testing.loop_thread import LoopThread
 from regfs.testing.records import Route
 from regfs.testing.wire import MessageReader
 
@@ -96,12 +96,8 @@ class DelayProxy:
         self.port = 0
         self._lines: set[_Line] = set()
         self._frozen: Gate | None = None
-        self._ready = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._scope = trio.CancelScope()
+        self._loop = LoopThread("delay proxy", self._main)
         self._sleepers = trio.CapacityLimiter(4096)
-        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -119,23 +115,15 @@ class DelayProxy:
 
     def start(self) -> None:
         """Listen, on the same port as before if it was stopped."""
-        self._ready.clear()
-        self._thread = threading.Thread(target=self._run, name="delay proxy", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._loop.start()
 
     def stop(self) -> None:
         """Close the port and all connections."""
-        if self._thread is not None:
-            self._in_loop(self._scope.cancel)
-            self._thread.join()
-            self._thread = None
+        self._loop.stop()
 
     def drop(self) -> None:
         """Reset all connections that there are; new ones are served."""
-        self._in_loop(self._drop)
+        self._loop.soon(self._drop)
 
     def freeze(self) -> Gate:
         """Pass nothing more, as a network that has gone silent, until the gate that is returned is opened."""
@@ -154,26 +142,11 @@ class DelayProxy:
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        try:
-            trio.run(self._main)
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._ready.set()
-
-    async def _main(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        with trio.CancelScope() as self._scope:
-            listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1", backlog=1024)
-            self.port = listeners[0].socket.getsockname()[1]
-            self._ready.set()
-            await trio.serve_listeners(self._pass, listeners)
-
-    def _in_loop(self, action: Callable[[], object]) -> None:
-        if self._token is not None:
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(action)
+    async def _main(self, ready: Callable[[], None]) -> None:
+        listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1", backlog=1024)
+        self.port = listeners[0].socket.getsockname()[1]
+        ready()
+        await trio.serve_listeners(self._pass, listeners)
 
     def _drop(self) -> None:
         for line in self._lines:

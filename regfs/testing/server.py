@@ -9,7 +9,6 @@ import itertools
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ import trio
 
 from regfs.testing.behaviour import Framing
 from regfs.testing.faults import Fate
+from regfs.testing.loop_thread import LoopThread
 from regfs.testing.records import Request, RequestRecord, Route
 from regfs.testing.replies import Reply
 
@@ -70,26 +70,15 @@ class Server:
         self._prefix = prefix
         self._ports: dict[str, int] = {}
         self._numbers = itertools.count(1)
-        self._ready = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._stop: Callable[[], None] = lambda: None
-        self._failure: BaseException | None = None
+        self._loop = LoopThread("fake registry", self._main)
 
     def start(self) -> None:
         """Begin to accept connections. OSError where a port that it had is taken by now."""
-        self._ready.clear()
-        self._thread = threading.Thread(target=self._run, name="fake registry", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._loop.start()
 
     def stop(self) -> None:
         """Close all connections and ports."""
-        if self._thread is not None:
-            self._stop()
-            self._thread.join()
-            self._thread = None
+        self._loop.stop()
 
     def authority(self, name: str) -> str:
         """``host:port`` of a listener."""
@@ -98,29 +87,14 @@ class Server:
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        try:
-            trio.run(self._main)
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._ready.set()
-
-    async def _main(self) -> None:
-        token = trio.lowlevel.current_trio_token()
+    async def _main(self, ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
             for listener in self._listeners:
                 port = self._ports.get(listener.name, 0)
                 sockets = await trio.open_tcp_listeners(port, host=listener.host, backlog=_BACKLOG)
                 self._ports[listener.name] = sockets[0].socket.getsockname()[1]
                 nursery.start_soon(trio.serve_listeners, self._handler(listener), sockets)
-
-            def stop() -> None:
-                with suppress(trio.RunFinishedError):
-                    token.run_sync_soon(nursery.cancel_scope.cancel)
-
-            self._stop = stop
-            self._ready.set()
+            ready()
 
     def _handler(self, listener: Listener) -> Callable[[trio.SocketStream], Awaitable[None]]:
         async def handle(stream: trio.SocketStream) -> None:

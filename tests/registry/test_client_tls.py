@@ -235,29 +235,21 @@ def test_on_loopback_https_with_a_bad_certificate_is_a_tls_error(authority: Cert
 
 
 @contextmanager
-def go_like_server(context: ssl.SSLContext) -> Iterator[int]:
-    """A TLS server that answers plain http with 400, as Go's and nginx do."""
+def accepting(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port at which one connection after the other is given to ``serve``. They are closed at the end."""
     listener = socket.create_server(("127.0.0.1", 0))
+    kept: list[socket.socket] = []
 
-    def serve() -> None:
+    def accept() -> None:
         while True:
             try:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                connection.settimeout(5)
-                if connection.recv(1, socket.MSG_PEEK) == b"\x16":
-                    with context.wrap_socket(connection, server_side=True) as secured:
-                        while b"\r\n\r\n" in secured.recv(65536):
-                            secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                else:
-                    connection.recv(65536)
-                    connection.sendall(
-                        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
-                    )
+            kept.append(connection)
+            serve(connection)
 
-    thread = threading.Thread(target=serve, daemon=True)
+    thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
         yield listener.getsockname()[1]
@@ -265,6 +257,29 @@ def go_like_server(context: ssl.SSLContext) -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
+        for connection in kept:
+            connection.close()
+
+
+@contextmanager
+def go_like_server(context: ssl.SSLContext) -> Iterator[int]:
+    """A TLS server that answers plain http with 400, as Go's and nginx do."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(5)
+            if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                with context.wrap_socket(connection, server_side=True) as secured:
+                    while b"\r\n\r\n" in secured.recv(65536):
+                        secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            else:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+                )
+
+    with accepting(serve) as port:
+        yield port
 
 
 def test_a_tls_server_that_answers_plain_http_with_400_is_found(authority: CertificateAuthority) -> None:
@@ -377,29 +392,13 @@ def test_a_plain_server_that_waits_for_more_of_a_handshake_is_left_soon() -> Non
 @contextmanager
 def waiting_server() -> Iterator[int]:
     """Answers plain http with 400, and anything else not at all."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    kept: list[socket.socket] = []
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            kept.append(connection)
-            if connection.recv(65536).startswith(b"GET"):
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    def serve(connection: socket.socket) -> None:
+        if connection.recv(65536).startswith(b"GET"):
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
-        for connection in kept:
-            connection.close()
+    with accepting(serve) as port:
+        yield port
 
 
 def test_plain_http_that_was_not_allowed_is_refused_before_anything_is_sent() -> None:
@@ -462,7 +461,6 @@ def test_plain_http_goes_through_the_environments_proxy(monkeypatch: pytest.Monk
 @contextmanager
 def tunnelling_proxy(port: int) -> Iterator[tuple[str, list[bytes]]]:
     """A proxy that answers CONNECT by joining the client to a loopback port, whatever host was named."""
-    listener = socket.create_server(("127.0.0.1", 0))
     asked: list[bytes] = []
     ends: list[socket.socket] = []
 
@@ -477,29 +475,22 @@ def tunnelling_proxy(port: int) -> Iterator[tuple[str, list[bytes]]]:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            asked.append(client.recv(65536))
-            upstream = socket.create_connection(("127.0.0.1", port))
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            ends.extend((client, upstream))
-            for pair in ((client, upstream), (upstream, client)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
+    def serve(client: socket.socket) -> None:
+        asked.append(client.recv(65536))
+        upstream = socket.create_connection(("127.0.0.1", port))
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        ends.extend((client, upstream))
+        for pair in ((client, upstream), (upstream, client)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        for end in ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+    with accepting(serve) as at:
+        try:
+            yield f"http://127.0.0.1:{at}", asked
+        finally:
+            for end in ends:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
 
 
 @pytest.mark.usefixtures("no_proxies")

@@ -457,7 +457,8 @@ def test_a_push_right_before_the_throw_away_wins(seen: Digest | None) -> None:
     assert model.journal == {}
 
 
-def test_recovery_leaves_what_was_pushed_since() -> None:
+def killed_at_the_throw_away() -> Model:
+    """A registry and a journal after a daemon that was killed once its throw-away was in the tag's place."""
     model = three_tags(Way.BAD_REQUEST)
 
     def kill(step: Step) -> object:
@@ -468,6 +469,11 @@ def test_recovery_leaves_what_was_pushed_since() -> None:
 
     with pytest.raises(Killed):
         drive(delete_tag(wish(SEEN)), model, at=dict.fromkeys(range(20), kill))
+    return model
+
+
+def test_recovery_leaves_what_was_pushed_since() -> None:
+    model = killed_at_the_throw_away()
     model.push("v1", PUSHED)
     (entry,) = model.journal.values()
     assert "what somebody else put there" in drive(recover(entry), model)
@@ -475,16 +481,7 @@ def test_recovery_leaves_what_was_pushed_since() -> None:
 
 
 def test_recovery_that_meets_a_registry_which_is_down_can_be_repeated() -> None:
-    model = three_tags(Way.BAD_REQUEST)
-
-    def kill(step: Step) -> object:
-        if isinstance(step, PutManifest):
-            model.perform(step)
-            raise Killed
-        return model.perform(step)
-
-    with pytest.raises(Killed):
-        drive(delete_tag(wish(SEEN)), model, at=dict.fromkeys(range(20), kill))
+    model = killed_at_the_throw_away()
     (entry,) = model.journal.values()
     down = failing(model, Fault.LOST_REQUEST)
     with pytest.raises(RegfsError):

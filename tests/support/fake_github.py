@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from regfs.digest import Digest
@@ -27,6 +26,7 @@ from regfs.testing.records import Request, RequestRecord
 from regfs.testing.replies import Reply, json_reply
 from regfs.testing.server import Answer, Listener, Server
 from tests.support.fake_ghcr import GhcrRegistry, GitHub, Token, any_user
+from tests.support.fake_service import FakeService
 
 READ: Final = frozenset({"read:packages", "write:packages"})
 _ORGS: Final = frozenset({"read:org", "write:org", "admin:org", "user", "repo"})
@@ -46,7 +46,7 @@ _ROUTES: Final = (
 )
 
 
-class FakeGitHub:
+class FakeGitHub(FakeService):
     """GitHub: ``registry`` at ``address``, the API at ``api``. ``calls`` are the API's requests, "VERB PATH" each.
 
     ``refuse_deletions``: why the API refuses to delete any version (400). ``lag``: how often a new version is not yet
@@ -55,7 +55,7 @@ class FakeGitHub:
 
     def __init__(self, github: GitHub | None = None) -> None:
         self.github = GitHub() if github is None else github
-        self.registry = GhcrRegistry(
+        self.registry: GhcrRegistry = GhcrRegistry(
             Behaviour(
                 auth=Auth.BEARER,
                 users=any_user(self.github),
@@ -83,20 +83,7 @@ class FakeGitHub:
         self._held_done = False
         self._ids: dict[tuple[str, str], int] = {}
         self._listed: dict[tuple[str, str], int] = {}
-        self._server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
-
-    def __enter__(self) -> Self:
-        self.registry.start()
-        self._server.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.stop()
-        self.registry.__exit__(kind, error, trace)
-        if kind is None and self.violations:
-            raise AssertionError("requests that no good client sends:\n" + "\n".join(self.violations))
+        self.server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
 
     @property
     def address(self) -> str:
@@ -106,7 +93,7 @@ class FakeGitHub:
     @property
     def api(self) -> str:
         """The base of the API."""
-        return f"http://{self._server.authority('api')}"
+        return f"http://{self.server.authority('api')}"
 
     @property
     def calls(self) -> list[str]:

@@ -19,8 +19,6 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from regfs.digest import Digest
@@ -34,6 +32,7 @@ from regfs.testing.server import Answer, Listener, Server
 from regfs.testing.sign_in import SERVICE, Scope, SignIn, _Token
 from tests.support.fake_gitlab_api import FakeApi
 from tests.support.fake_gitlab_data import DEVELOPER, REPORTER, Token, World
+from tests.support.fake_service import FakeService
 
 REALM = "/jwt/auth"
 
@@ -66,7 +65,7 @@ class _Registry(FakeRegistry):
         return self._realm_of_gitlab()
 
 
-class FakeGitLab:
+class FakeGitLab(FakeService):
     """A GitLab installation; ``prefix`` (``/gitlab``) makes it one with a relative URL.
 
     ``most`` is the most entries of a page (GitLab: 100), ``is_gitlab_com`` gives keyset paging of tags, ``links`` and
@@ -84,31 +83,20 @@ class FakeGitLab:
         self._devices: dict[str, tuple[str, str]] = {}
         self._approved: dict[str, Token] = {}
         self._refreshes: dict[str, Token] = {}
-        self._server = Server([Listener("instance", "127.0.0.1")], self._respond, self.records, lambda: "")
-        self.registry = _Registry(lambda: f"{self.url}{REALM}")
+        self.server = Server([Listener("instance", "127.0.0.1")], self._respond, self.records, lambda: "")
+        self.registry: _Registry = _Registry(lambda: f"{self.url}{REALM}")
         self.api = FakeApi(self.world, self.registry.store, lambda: self.url, self.violations)
 
-    def __enter__(self) -> Self:
-        self._server.start()
-        self.registry.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.registry.stop()
-        self._server.stop()
-        wrong = [*self.violations, *self.registry.violations]
-        wrong += [f"DELETE at the registry: {r.target}" for r in self.registry.writes()]
-        if kind is None and wrong:
-            raise AssertionError("requests that no good client sends:\n" + "\n".join(wrong))
+    def wrong(self) -> list[str]:
+        """Writes at the registry, too: GitLab deletes by its API."""
+        return [*self.violations, *(f"DELETE at the registry: {r.target}" for r in self.registry.writes())]
 
     # ── what it holds ────────────────────────────────────────────────────────────────────────────
 
     @property
     def url(self) -> str:
         """The instance's URL."""
-        return f"http://{self._server.authority('instance')}{self.prefix}"
+        return f"http://{self.server.authority('instance')}{self.prefix}"
 
     @property
     def address(self) -> str:

@@ -21,8 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from regfs.testing.behaviour import Auth, Behaviour, TagDelete
@@ -33,6 +32,7 @@ from regfs.testing.records import Request, RequestRecord
 from regfs.testing.replies import Reply, error_reply, json_reply
 from regfs.testing.server import Answer, Listener, Server
 from regfs.testing.sign_in import SignIn
+from tests.support.fake_service import FakeService
 
 NEVER: Final = "0001-01-01T00:00:00Z"
 """How the API writes a time that is not known."""
@@ -83,7 +83,7 @@ class Secret:
 
 
 @dataclass
-class FakeHub:
+class FakeHub(FakeService):
     """What Docker Hub holds and who may do what; attributes may be changed while it runs.
 
     ``pulls`` counts GETs of manifests. ``limit`` is how many there may be in six hours, None: any number. ``per_page`` is
@@ -115,22 +115,7 @@ class FakeHub:
         self._tokens: dict[str, tuple[Secret, float]] = {}
         self._pushed: dict[tuple[str, str], datetime] = {}
         self.registry = _Registry(self)
-        self._server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        self.registry.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.stop()
-        self.registry.__exit__(kind, error, trace)
-        if kind is None and self.violations:
-            raise AssertionError(
-                "requests that no good client of the Hub API sends:\n" + "\n".join(self.violations)
-            )
+        self.server = Server([Listener("api", "127.0.0.1")], self._respond, self.records, lambda: "")
 
     # ── what it holds ──
 
@@ -138,7 +123,7 @@ class FakeHub:
     def options(self) -> dict[str, str]:
         """A connection's options that lead here."""
         return {
-            "api": f"http://{self._server.authority('api')}",
+            "api": f"http://{self.server.authority('api')}",
             "registry": f"http://{self.registry.authority}",
         }
 

@@ -21,6 +21,11 @@ APP: Final = "octo-org/app"
 DEADLINE: Final = 30.0
 
 
+def scopes(*names: str) -> frozenset[str]:
+    """A token's scopes."""
+    return frozenset(names)
+
+
 class Keychain:
     """Has one secret, or none."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,23 +26,7 @@ from regfs.registry.throwaway import throw_away_index
 from regfs.testing.images import make_image, make_index
 from regfs.testing.store import Stored
 from tests.support.fake_github import FakeGitHub
-from tests.support.ghcr_source import APP, Keychain, Setting
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        yield github
-
-
-@pytest.fixture
-def setting(fake: FakeGitHub, tmp_path: Path) -> Setting:
-    return Setting(fake, tmp_path / "state")
-
-
-def scopes(*names: str) -> frozenset[str]:
-    return frozenset(names)
-
+from tests.support.ghcr_source import APP, Keychain, Setting, scopes
 
 # ── deleting one tag ─────────────────────────────────────────────────────────────────────────────
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +24,6 @@ from tests.support.fake_github import FakeGitHub
 from tests.support.ghcr_source import APP, Setting
 
 PACKAGE = {"name": "app", "package_type": "container", "owner": {"login": "Octo-Org"}}
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        yield github
-
-
-@pytest.fixture
-def setting(fake: FakeGitHub, tmp_path: Path) -> Setting:
-    return Setting(fake, tmp_path / "state")
 
 
 def link(url: str) -> tuple[str, str]:

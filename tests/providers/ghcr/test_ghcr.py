@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,23 +29,7 @@ from regfs.testing.behaviour import Auth
 from regfs.testing.images import make_image, make_index
 from tests.support.fake_ghcr import GitHub, Token
 from tests.support.fake_github import FakeGitHub
-from tests.support.ghcr_source import APP, Setting
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeGitHub]:
-    with FakeGitHub() as github:
-        yield github
-
-
-@pytest.fixture
-def setting(fake: FakeGitHub, tmp_path: Path) -> Setting:
-    return Setting(fake, tmp_path / "state")
-
-
-def scopes(*names: str) -> frozenset[str]:
-    return frozenset(names)
-
+from tests.support.ghcr_source import APP, Setting, scopes
 
 # ── which hosts ──────────────────────────────────────────────────────────────────────────────────
 

@@ -222,7 +222,7 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
         "Name a file where a file is meant, and a folder where a folder is; see `ls -l`."
     ),
     errors.NotEmpty: _always(
-        "Delete a tag or a repository with all in it by `rm -r`; rmdir never deletes a tag."
+        "Delete a tag or a repository with all in it by `rm -r`; rmdir never deletes anything."
     ),
     errors.IsADirectory: _always("Name a file in it, such as `cat TAG/manifest.json`."),
     errors.NotADirectory: _always("Read it as the file that it is: `cat FILE`."),

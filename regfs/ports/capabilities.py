@@ -154,7 +154,7 @@ class DeletesTags(Protocol):
 
 @runtime_checkable
 class DeletesRepositories(Protocol):
-    """Capability: removes an empty repository from the registry."""
+    """Capability: removes an empty repository from the registry. No mount asks for it: `rmdir` sends no deletion."""
 
     async def delete_repository(self, repository: str) -> None:
         """Remove a repository that has no tags. Raises NotFound, Refused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import takewhile
 
 import trio
@@ -161,13 +161,16 @@ class Catalog:
         self.proven.add(repository)
         keep(self._proofs, repository, self._clock.monotonic(), _KEEP_PROOFS)
 
-    def is_proven_of_late(self, path: str) -> bool:
-        """Say whether a repository below ``path`` was found by name within ``ttl``."""
+    def is_proven_of_late(self, path: str, is_hidden: Callable[[str], bool]) -> bool:
+        """Say whether a repository below ``path`` was found by name within ``ttl``, and has not been hidden since."""
         if not self._proofs:
             return False
         now, below = self._clock.monotonic(), f"{path}/"
         recent = takewhile(lambda proof: now - proof[1] < self._ttl, reversed(self._proofs.items()))
-        return any(name.startswith(below) and name in self.proven.repositories for name, _ in recent)
+        return any(
+            name.startswith(below) and name in self.proven.repositories and not is_hidden(name)
+            for name, _ in recent
+        )
 
     # ── what is asked ──
 

@@ -125,6 +125,8 @@ class FileSystem:
             images=None if self.images is None else self.images(blobs),
             image_owners=self.settings.image_owners,
         )
+        below = "" if self.settings.single else f"{name}/"
+        registry.report = lambda path, what: self.report(f"{below}{path}", what)
         if self._nursery is not None:
             registry.start(self._nursery)
         self.registries[name] = registry

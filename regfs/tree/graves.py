@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from regfs.ports import Clock
+from regfs.reference import is_fallback_tag
 from regfs.tree.taglists import TagList
 
 LINGER = 60.0
@@ -25,6 +26,17 @@ class Tombstone:
     ended: bool = False
 
 
+@dataclass(slots=True)
+class _Emptied:
+    """A repository that is hidden, and what is left in it of the tags that clients keep for themselves.
+
+    ``wants_ordinary``: ordinary tags were deleted here, so those that are left do not bring it back.
+    """
+
+    wants_ordinary: bool
+    left: list[str]
+
+
 def _above(path: str) -> Iterator[str]:
     """The folders that lead to a repository."""
     while path := path.rpartition("/")[0]:
@@ -37,7 +49,7 @@ class Graves:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tags: dict[str, dict[str, Tombstone]] = {}
-        self._hidden: dict[str, float] = {}
+        self._hidden: dict[str, _Emptied] = {}
         self._lingering: dict[str, float] = {}
 
     def bury(self, repository: str, tag: str, names: Iterable[str]) -> None:
@@ -74,12 +86,33 @@ class Graves:
         """Say whether a tag of the repository was deleted here of late."""
         return repository in self._tags
 
+    def has_emptied(self, repository: str, tags: TagList) -> bool:
+        """Say whether ordinary tags were deleted here, and a listing has none that lives. To be asked before `settle`."""
+        if not self._has_deleted_ordinary(repository):
+            return False
+        return tags.kept_alone or not self.living(repository, tags)
+
+    def _has_deleted_ordinary(self, repository: str) -> bool:
+        return not all(map(is_fallback_tag, self._tags.get(repository, ())))
+
     def living(self, repository: str, tags: TagList) -> list[str]:
-        """The names of a listing, without those that were deleted here after it was asked for."""
+        """The names of a listing, without those that were deleted here after it was asked for.
+
+        Of a repository whose ordinary tags were all deleted here those that clients keep for themselves are no sign of life.
+        """
+        if tags.kept_alone and self._wants_ordinary(repository):
+            return []
         graves = self._tags.get(repository)
         if not graves:
             return list(tags.names)
-        return [name for name in tags.names if not self.is_dead(repository, name, tags.age.started)]
+        return self._not_dead(repository, tags.names, tags)
+
+    def _not_dead(self, repository: str, names: Iterable[str], tags: TagList) -> list[str]:
+        return [name for name in names if not self.is_dead(repository, name, tags.age.started)]
+
+    def _wants_ordinary(self, repository: str) -> bool:
+        emptied = self._hidden.get(repository)
+        return emptied is not None and emptied.wants_ordinary
 
     def settle(self, repository: str, tags: TagList) -> None:
         """A listing has come: what is in it and was deleted before it was asked for lives again; old graves go."""
@@ -94,13 +127,23 @@ class Graves:
             self._lingering.pop(repository, None)
             for namespace in _above(repository):
                 self._lingering.pop(namespace, None)
+        elif repository in self._hidden:
+            self._hidden[repository].left = self._not_dead(repository, tags.kept, tags)
 
-    def hide(self, repository: str, folders: Iterable[str]) -> None:
-        """A repository lost its last tag: it leaves the listings; it and ``folders`` resolve for a while as empty ones."""
-        now = self._clock.monotonic()
-        self._hidden[repository] = now
-        for path in (repository, *folders):
-            self._lingering[path] = now
+    def hide(self, repository: str, tags: TagList | None) -> None:
+        """A repository has no tag any more, by its last listing: it leaves the listings; see `linger` for what resolves."""
+        wants_ordinary = self._wants_ordinary(repository) or self._has_deleted_ordinary(repository)
+        left = [] if tags is None else self._not_dead(repository, tags.kept, tags)
+        self._hidden[repository] = _Emptied(wants_ordinary, left)
+
+    def linger(self, paths: Iterable[str]) -> None:
+        """Emptied folders resolve for a while as empty ones."""
+        self._lingering.update(dict.fromkeys(paths, self._clock.monotonic()))
+
+    def left_in(self, repository: str) -> list[str]:
+        """The tags that clients keep for themselves in a hidden repository, as far as a listing has told."""
+        emptied = self._hidden.get(repository)
+        return [] if emptied is None else emptied.left
 
     def is_hidden(self, repository: str) -> bool:
         """Say whether a repository is left out of listings until a tag appears in it."""

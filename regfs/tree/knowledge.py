@@ -62,7 +62,6 @@ class Knowledge:
         self.partial: dict[str, str] = {}
         self._clock = clock
         self._ttl = ttl
-        self.tags.on_done = self.graves.settle
         self.tags.on_absent = self._on_absent
         self.namespaces = frozenset(namespace.strip("/") for namespace in connection.namespaces)
         for namespace in self.namespaces:
@@ -126,7 +125,8 @@ class Knowledge:
         refused = self.catalog.refusal(path) is not None
         if not refused and not self.catalog.is_absent(path):
             # A list can be had, so what was found by name is no older word on this than a list might be.
-            return Answer.YES if self.catalog.is_proven_of_late(path) else Answer.UNKNOWN
+            is_proven = self.catalog.is_proven_of_late(path, self.graves.is_hidden)
+            return Answer.YES if is_proven else Answer.UNKNOWN
         if self._shows_below(path, None):
             return Answer.YES
         return Answer.UNKNOWN if refused else Answer.NO

@@ -29,7 +29,6 @@ from regfs.ports import (
     Answer,
     Clock,
     ContentStore,
-    DeletesRepositories,
     DeletesTags,
     Deletion,
     Images,
@@ -40,8 +39,9 @@ from regfs.tree.flights import Flights
 from regfs.tree.folderlisting import FolderListing, Outcome
 from regfs.tree.graves import Tombstone
 from regfs.tree.knowledge import Knowledge, Role, join, split
-from regfs.tree.leftovers import remove_leftovers
+from regfs.tree.leftovers import left_behind
 from regfs.tree.referrerlists import ReferrerLists
+from regfs.tree.taglists import TagList
 
 CATALOG_PATIENCE = 2.0
 """Seconds for which a folder's listing waits for the catalog; then it is given without nested repositories."""
@@ -82,11 +82,14 @@ class Registry(Knowledge):
         self.blobs = blobs
         self.images = images
         self.image_owners = image_owners
+        self.report: Callable[[str, str], None] = lambda _path, _what: None
+        """Tells who mounted about something that lasts: where, and what."""
         self.referrers = ReferrerLists(source, self.contents, self._digest_of, clock, ttl, deadline)
         self.listings = Flights(deadline)
         """Folders being listed for whoever reads them: `regfs.tree.incoming`."""
         self._deletions = Flights(deadline * 4)
         self._disabled: DeletionDisabled | None = None
+        self.tags.on_done = self._on_tags
         self._denied: dict[tuple[str, str], AccessDenied] = {}
         """What was said of tags that are being settled, should they prove to be nothing else."""
 
@@ -403,41 +406,53 @@ class Registry(Knowledge):
         )
 
     async def remove_folder(self, path: str) -> None:
-        """rmdir of a repository or namespace: only an empty one goes. Raises NotEmpty."""
-        if self.graves.lingers(path):
-            await self._deletions.share(("leftovers", path), lambda: remove_leftovers(self, path))
-        else:
-            listing = await self.list_folder(path)
-            if listing.tags or listing.nested:
-                raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")
-            if self.repository_answer(path) is Answer.YES:
-                self.graves.hide(path, ())
-            elif self.catalog.by_namespace and self.namespace_answer(path) is Answer.YES:
-                raise Refused(f"{path} is a namespace of the registry's own", registry=self.source.name)
-        remover = self.source.capability(DeletesRepositories, path)
-        if remover is not None and self.graves.is_hidden(path):
-            with suppress(NotFound):
-                await self._need_empty_now(path)
-                await remover.delete_repository(path)
+        """rmdir of a repository or namespace: only an empty one goes, and nothing is deleted by it. Raises NotEmpty."""
+        if not self.graves.lingers(path) or not self._is_surely_empty(path):
+            await self._check_empty(path)
+        self._tell_left(path)
         self.graves.remove_folder(path)
 
-    async def _need_empty_now(self, repository: str) -> None:
-        """A registry deletes a repository with all that is in it: what was pushed since it was listed must not go."""
-        self.tags.forget(repository)
-        if self.living_tags(await self.tags.get(repository), repository):
-            raise NotEmpty(f"{repository} is not empty any more: something was pushed to it")
+    def _is_surely_empty(self, path: str) -> bool:
+        """Of what was emptied here: whether it is known, and not of old, that nothing has come to it since."""
+        if self.graves.is_hidden(path):
+            return self.tags.fresh(path) is not None
+        return self.namespace_answer(path) is Answer.NO
+
+    async def _check_empty(self, path: str) -> None:
+        listing = await self.list_folder(path)
+        if listing.tags or listing.nested:
+            raise NotEmpty(f"{path} still holds {', '.join((listing.tags + listing.nested)[:3])}")
+        if self.graves.is_hidden(path) or self.repository_answer(path) is Answer.YES:
+            self.graves.hide(path, self.tags.last(path))
+        elif self.catalog.by_namespace and self.namespace_answer(path) is Answer.YES:
+            raise Refused(f"{path} is a namespace of the registry's own", registry=self.source.name)
+
+    def _on_tags(self, repository: str, tags: TagList) -> None:
+        """A listing has come; where it was asked for only after the last tag had been deleted, it is what tells so."""
+        if self.graves.has_emptied(repository, tags) and not self.graves.is_hidden(repository):
+            self._hide(repository, tags)
+        self.graves.settle(repository, tags)
 
     def _hide_if_empty(self, repository: str) -> None:
         listed = self.tags.fresh(repository)
-        if listed is None or self.living_tags(listed, repository):
-            return
-        folders = []
+        if listed is not None and not self.living_tags(listed, repository):
+            self._hide(repository, listed)
+
+    def _hide(self, repository: str, tags: TagList) -> None:
+        self.graves.hide(repository, tags)
+        folders = [repository]
         parent = repository.rpartition("/")[0]
-        self.graves.hide(repository, ())
         while parent and not self.lives(parent):
             folders.append(parent)
             parent = parent.rpartition("/")[0]
-        self.graves.hide(repository, folders)
+        self.graves.linger(folders)
+        self._tell_left(repository)
+
+    def _tell_left(self, path: str) -> None:
+        """Say what an emptied repository still holds: nobody sees it here any more."""
+        left = self.graves.left_in(path)
+        if left:
+            self.report(path, left_behind(self.source.name, path, left))
 
 
 def _raise_if_gone(outcome: Outcome) -> None:

@@ -26,7 +26,8 @@ _KEEP_ABSENT = 50_000
 class TagList:
     """A repository's tags, in the registry's order. ``names`` is a dict for its order and its fast look-up.
 
-    ``hidden`` are those that clients keep for themselves: they resolve, and are not listed.
+    ``hidden`` are those that clients keep for themselves: they resolve, and are not listed. ``kept_alone``: there are
+    no others, so they are the ``names``.
     """
 
     names: Mapping[str, None]
@@ -34,6 +35,12 @@ class TagList:
     age: Age
     dropped: int = 0
     hidden: Mapping[str, None] = field(default_factory=dict)
+    kept_alone: bool = False
+
+    @property
+    def kept(self) -> Mapping[str, None]:
+        """What clients keep for themselves, listed or not."""
+        return self.names if self.kept_alone else self.hidden
 
     def has(self, tag: str) -> bool:
         """Say whether there is such a tag, listed or not."""
@@ -48,6 +55,7 @@ class _Collected:
     order: list[str] = field(default_factory=list)
     facts: dict[str, TagFacts] = field(default_factory=dict)
     dropped: int = 0
+    kept_alone: bool = False
 
     def take(self, page: TagPage) -> None:
         """Add a page: names outside the grammar are dropped and counted, fallback tags of referrers set aside."""
@@ -66,7 +74,8 @@ class _Collected:
 
     def finish(self) -> None:
         """The last page has come: a repository that holds nothing but fallback tags lists them, or it would seem empty."""
-        if not self.names:
+        if not self.names and self.hidden:
+            self.kept_alone = True
             self.names, self.hidden = self.hidden, {}
             self.order.extend(self.names)
 
@@ -241,7 +250,14 @@ class TagLists:
         if fetch.error is None:
             age = Age(fetch.started, self._clock.monotonic() - fetch.paused)
             collected.finish()
-            fetch.result = TagList(collected.names, collected.facts, age, collected.dropped, collected.hidden)
+            fetch.result = TagList(
+                collected.names,
+                collected.facts,
+                age,
+                collected.dropped,
+                collected.hidden,
+                collected.kept_alone,
+            )
         if self._fetches.get(repository) is not fetch:
             return  # it was forgotten while it was on its way: only who asked before that may see it
         del self._fetches[repository]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -370,16 +372,82 @@ def test_their_tags_are_listed_where_somebody_asks_for_it(signed: Registry, home
         assert f"{fallback_tag(IMAGE.digest)}.sig" in listed
 
 
+def deletions(registry: Registry) -> list[str]:
+    """The DELETE requests that the registry saw, each by what stands after the last slash."""
+    assert isinstance(registry, DockerRegistry | FakeRegistry)
+    seen = registry.requests() if isinstance(registry, DockerRegistry) else registry.requests
+    return [request.target.rpartition("/")[2] for request in seen if request.method == "DELETE"]
+
+
+def tags_of(registry: Registry) -> set[str]:
+    assert isinstance(registry, DockerRegistry | FakeRegistry)
+    held = (
+        registry.tags("team/app") if isinstance(registry, DockerRegistry) else registry.content()["team/app"]
+    )
+    return set(held)
+
+
 @pytest.mark.parametrize(
     "remover",
-    ["rm -r team/app", "find team/app -delete", "python3 -c 'import shutil; shutil.rmtree(\"team/app\")'"],
+    [
+        "rm -r team/app",
+        "rm -r team",
+        "find team/app -delete",
+        "python3 -c 'import shutil; shutil.rmtree(\"team/app\")'",
+    ],
 )
-def test_removing_a_repository_leaves_no_tag_behind(signed: Registry, home: Home, remover: str) -> None:
-    with mounted("--rw", signed.address, home=home) as mount:
+def test_removing_a_repository_leaves_what_clients_keep_there_and_says_so(
+    signed: Registry, home: Home, remover: str
+) -> None:
+    kept = tags_of(signed) - {"v1"}
+    with mounted("--rw", "--ttl", "1", signed.address, home=home) as mount:
         mount.run(remover, check=True)
-        left = signed.tags("team/app") if isinstance(signed, DockerRegistry) else signed.content()["team/app"]  # type: ignore[attr-defined]
-        assert left == {}
+        asked = deletions(signed)
+        assert tags_of(signed) == kept
+        assert len(asked) <= 3, (
+            "a probe, the tag by its name, and where that is not known a throw-away by its digest"
+        )
+        (line,) = mount.errors().splitlines()
+        assert f"team/app: {len(kept)} tags that clients keep for themselves are left in the registry" in line
+        time.sleep(1.5)
+        assert mount.list() == []
         assert mount.run("ls team/app").returncode != 0
+        assert deletions(signed) == asked
+    see = re.search(r"`(regfs ls \S+)`", line)
+    assert see is not None
+    assert set(home.regfs(*see[1].split()[1:], check=True).stdout.split()) == kept
+    with mounted("--rw", signed.address, home=home) as mount:
+        assert set(mount.list("team/app")) == kept
+        mount.run("rm -r team/app", check=True)
+        assert tags_of(signed) == set()
+
+
+def test_rmdir_of_everything_after_the_last_tag_was_deleted_by_hand_sends_no_deletion(
+    signed: Registry, home: Home
+) -> None:
+    with mounted("--rw", signed.address, home=home) as mount:
+        mount.run("rm -r team/app/v1", check=True)
+        asked, kept = deletions(signed), tags_of(signed)
+        assert asked
+        mount.run("rmdir team/app/* team/app/.tags/* team/* *")
+        mount.run("rmdir team/app")
+        assert mount.run("ls team/app").returncode != 0
+        assert deletions(signed) == asked
+        assert tags_of(signed) == kept
+        assert "clients keep for themselves" in mount.errors()
+
+
+def test_one_that_is_left_is_deleted_by_its_name(signed: Registry, home: Home) -> None:
+    signature = f"{fallback_tag(IMAGE.digest)}.sig"
+    with mounted("--rw", signed.address, home=home) as mount:
+        mount.run("rm -r team/app", check=True)
+    kept = tags_of(signed)
+    home.regfs("rm", f"{signed.address}/team/app:{signature}", check=True)
+    assert tags_of(signed) == kept - {signature}
+    with mounted("--rw", signed.address, home=home) as mount:
+        (other, *rest) = mount.list("team/app")
+        mount.run(f"rm -r team/app/{other}", check=True)
+        assert tags_of(signed) == set(rest)
 
 
 def test_removing_a_tag_leaves_what_refers_to_its_image(signed: Registry, home: Home) -> None:

@@ -284,30 +284,51 @@ def test_a_repository_whose_nested_one_a_tag_hides_is_removed_with_all_in_it() -
     run(test)
 
 
-def test_a_registry_that_deletes_repositories_is_asked_to_when_one_is_emptied() -> None:
+def test_rmdir_asks_no_registry_to_delete_a_repository() -> None:
+    """Whoever empties one has named its tags: not the manifests that people pin by digest, nor what else it is set up with."""
+
     async def test() -> None:
         source = MemorySource(abilities=Abilities(deletes_repositories=True))
         source.push("team/app", ["v1", "v2"])
+        source.push("team/web", "v1")
         async with mounted(source, writable=True) as kernel:
             await kernel.rm_r("team/app")
-            assert source.count("delete_repository") == 1
-            assert source.content() == {}
+            await kernel.rm_r("team/web/v1")
+            await kernel.rmdir("team/web")
+            assert source.count("delete_tag") == 3
+            assert source.count("delete_repository") == 0
+            assert await kernel.ls() == []
 
     run(test)
 
 
-def test_a_repository_that_was_pushed_to_meanwhile_is_not_deleted() -> None:
+def test_a_repository_that_was_pushed_to_meanwhile_shows_it_with_the_next_listing() -> None:
     async def test() -> None:
-        source = MemorySource(abilities=Abilities(deletes_repositories=True))
+        source = MemorySource()
         source.push("team/app", "v1")
-        async with mounted(source, writable=True, ttl=1000) as kernel:
+        async with mounted(source, writable=True) as kernel:
             await kernel.ls("team/app")
             await kernel.rm_r("team/app/v1")
             source.push("team/app", "v2")
+            await trio.sleep(11)
             with pytest.raises(NotEmpty):
                 await kernel.rmdir("team/app")
-            assert "v2" in source.content()["team/app"]
             assert await kernel.ls("team/app") == ["v2"]
+
+    run(test)
+
+
+def test_rmdir_of_an_emptied_namespace_sees_what_has_come_to_it_since() -> None:
+    async def test() -> None:
+        source = MemorySource()
+        source.push("team/app", "v1")
+        async with mounted(source, writable=True) as kernel:
+            await kernel.rm_r("team/app")
+            source.push("team/new", "v1")
+            await trio.sleep(11)
+            with pytest.raises(NotEmpty, match="new"):
+                await kernel.rmdir("team")
+            assert await kernel.ls("team") == ["new"]
 
     run(test)
 

@@ -1,4 +1,4 @@
-"""Tags under which clients keep what refers to an image: not listed, always there by name, gone with their repository."""
+"""Tags under which clients keep what refers to an image: not listed, there by name, and deleted by their names alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import trio
 
-from regfs.errors import NotEmpty, NotFound, Refused
+from regfs.errors import NotEmpty, NotFound
 from regfs.ports import TagPage
 from regfs.reference import fallback_tag
 from regfs.testing.images import make_artifact, make_image, make_referrers_index
 from regfs.testing.memory import Abilities, MemorySource
-from tests.tree.kernel import mounted, run
+from tests.tree.kernel import Kernel, mounted, run
 
 IMAGE = make_image("subject")
 SBOM = make_artifact("application/spdx+json", subject=IMAGE.manifest)
@@ -32,6 +32,11 @@ def signed(tags: Sequence[str] = ("v1",), abilities: Abilities | None = None) ->
 
 def tags_of(source: MemorySource) -> list[str]:
     return list(source.content()["app"])
+
+
+def told(kernel: Kernel) -> list[str]:
+    """The lines that say that something is left."""
+    return [line for line in kernel.filesystem.errors.lines() if "clients keep for themselves" in line]
 
 
 def test_they_are_not_listed_and_resolve_by_name() -> None:
@@ -101,23 +106,68 @@ def test_a_page_of_them_alone_does_not_end_a_listing_that_is_read_while_it_arriv
 # ── deleting ──
 
 
-def test_removing_a_repository_removes_them_too() -> None:
+def test_removing_a_repository_deletes_what_is_listed_and_hides_it() -> None:
     async def test() -> None:
         source = signed(("v1", "v2"))
         async with mounted(source, writable=True) as kernel:
             await kernel.rm_r("app")
-            assert tags_of(source) == []
-            assert source.count("delete_tag") == 6
+            assert set(tags_of(source)) == {FALLBACK, *COSIGN}
+            assert source.count("delete_tag") == 2
             assert not await kernel.exists("app")
-            assert await kernel.ls() == []
-            await trio.sleep(100)
-            assert await kernel.ls() == []
-            assert source.holds("app", SBOM.digest)
+            for _ in range(8):
+                assert await kernel.ls() == []
+                assert not await kernel.exists("app")
+                await trio.sleep(11)
+            assert source.count("delete_tag") == 2
 
     run(test)
 
 
-def test_a_repository_without_them_costs_no_request_more_to_remove() -> None:
+def test_what_is_left_is_told_once_and_how_to_see_and_delete_it() -> None:
+    async def test() -> None:
+        async with mounted(signed(), writable=True) as kernel:
+            await kernel.rm_r("app")
+            (line,) = told(kernel)
+            assert " app: 4 tags that clients keep for themselves are left in the registry" in line
+            for way in ("show_fallback_tags", "`regfs ls memory.test/app`", "`regfs rm memory.test/app:TAG`"):
+                assert way in line, line
+
+    run(test)
+
+
+def test_one_that_was_deleted_by_its_name_before_is_not_counted_as_left() -> None:
+    async def test() -> None:
+        async with mounted(signed(), writable=True) as kernel:
+            await kernel.ls("app")
+            for tag in (FALLBACK, *COSIGN[1:]):
+                await kernel.rm_r(f"app/{tag}")
+            await kernel.rm_r("app")
+            (line,) = told(kernel)
+            assert " one tag that clients keep for themselves is left in the registry" in line
+            assert COSIGN[0] in line
+
+    run(test)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_what_is_told_at_rmdir_is_what_is_left_then(looks: bool) -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.ls("app")
+            await kernel.rm_r("app/v1")
+            for tag in (FALLBACK, *COSIGN[1:]):
+                source.remove_tag("app", tag)
+            await trio.sleep(11)
+            if looks:
+                assert await kernel.ls("app") == []
+            await kernel.rmdir("app")
+            assert " one tag that clients keep for themselves is left in the registry" in told(kernel)[-1]
+
+    run(test)
+
+
+def test_a_repository_without_them_costs_no_request_more_to_remove_and_nothing_is_told() -> None:
     async def test() -> None:
         source = MemorySource()
         source.push("app", ["v1", "v2"], IMAGE)
@@ -125,21 +175,158 @@ def test_a_repository_without_them_costs_no_request_more_to_remove() -> None:
             await kernel.rm_r("app")
             assert source.count("delete_tag") == 2
             assert source.count("tags") == 1
+            assert kernel.filesystem.errors.lines() == []
 
     run(test)
 
 
-def test_deleting_every_tag_leaves_them_until_the_repository_is_removed() -> None:
+@pytest.mark.parametrize("wait", [0, 11, 40])
+def test_rmdir_of_a_repository_that_was_emptied_by_hand_deletes_nothing(wait: float) -> None:
     async def test() -> None:
         source = signed(("v1", "v2"))
         async with mounted(source, writable=True) as kernel:
+            assert await kernel.ls("app") == ["v1", "v2"]
             for tag in ("v1", "v2"):
                 await kernel.rm_r(f"app/{tag}")
+            await trio.sleep(wait)
+            assert await kernel.ls("app") == []
+            await kernel.rmdir("app")
+            assert source.count("delete_tag") == 2
             assert set(tags_of(source)) == {FALLBACK, *COSIGN}
+            assert len(told(kernel)) == 1
+            assert not await kernel.exists("app")
+
+    run(test)
+
+
+@pytest.mark.parametrize("slowness", [0.0, 4.0])
+@pytest.mark.parametrize("ttl", [0.0, 10.0])
+def test_removing_ends_well_however_long_it_takes(slowness: float, ttl: float) -> None:
+    """Listings that are asked for meanwhile no longer have the tags that were deleted."""
+
+    async def test() -> None:
+        source = MemorySource()
+        for repository in ("team/app", "team/deep/tool"):
+            source.push(repository, [f"{FALLBACK}.sig"], SBOM)
+            source.push(repository, [f"v{n}" for n in range(9)], IMAGE)
+        source.delay(slowness, "delete_tag")
+        async with mounted(source, writable=True, ttl=ttl) as kernel:
+            await kernel.rm_r("team")
+            assert source.count("delete_tag") == 18
+            assert await kernel.ls() == []
+            assert not await kernel.exists("team")
+            assert len(told(kernel)) == 2
+
+    run(test)
+
+
+def test_a_repository_is_emptied_too_whose_tags_were_never_listed() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.rm("app/v1/manifest.json")
+            assert await kernel.ls("app") == []
+            await kernel.rmdir("app")
+            assert source.count("delete_tag") == 1
+            assert len(told(kernel)) == 1
+            await trio.sleep(100)
+            assert not await kernel.exists("app")
+
+    run(test)
+
+
+def test_forgetting_listings_in_the_midst_of_a_removal_does_not_bring_them_up() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.ls("app")
+            kernel.filesystem.refresh()
+            await kernel.rm_r("app/v1")
+            kernel.filesystem.refresh()
+            await kernel.rmdir("app")
+            assert source.count("delete_tag") == 1
+            assert not await kernel.exists("app")
+
+    run(test)
+
+
+def test_an_emptied_repository_returns_with_an_ordinary_tag_and_not_with_another_of_them() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.rm_r("app")
+            source.push("app", [f"{fallback_tag(SBOM.digest)}.sig"], SBOM)
+            await trio.sleep(61)
+            assert await kernel.ls() == []
+            source.push("app", ["v2"], IMAGE)
+            await trio.sleep(11)
+            assert await kernel.ls() == ["app"]
+            assert await kernel.ls("app") == ["v2"]
+
+    run(test)
+
+
+def test_a_fresh_mount_lists_what_is_left_and_removes_it() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            await kernel.rm_r("app")
+        async with mounted(source, writable=True) as kernel:
+            assert await kernel.ls() == ["app"]
+            assert set(await kernel.ls("app")) == {FALLBACK, *COSIGN}
+            await kernel.rm_r("app")
+            assert tags_of(source) == []
+            assert told(kernel) == []
+            assert await kernel.ls() == []
+
+    run(test)
+
+
+def test_where_they_are_listed_they_are_removed_with_all_the_others() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True, show_fallback_tags=True) as kernel:
+            await kernel.rm_r("app/v1")
+            assert set(await kernel.ls("app")) == {FALLBACK, *COSIGN}
+            with pytest.raises(NotEmpty):
+                await kernel.rmdir("app")
+            await kernel.rm_r("app")
+            assert tags_of(source) == []
+            assert told(kernel) == []
+
+    run(test)
+
+
+def test_they_are_listed_once_somebody_else_has_deleted_all_the_others() -> None:
+    async def test() -> None:
+        source = signed()
+        async with mounted(source, writable=True) as kernel:
+            assert await kernel.ls("app") == ["v1"]
+            source.remove_tag("app", "v1")
             await trio.sleep(11)
             assert set(await kernel.ls("app")) == {FALLBACK, *COSIGN}
             with pytest.raises(NotEmpty):
                 await kernel.rmdir("app")
+            assert source.count("delete_tag") == 0
+
+    run(test)
+
+
+def test_of_a_repository_that_holds_nothing_else_each_is_removed_like_any_tag() -> None:
+    async def test() -> None:
+        source = signed(tags=())
+        async with mounted(source, writable=True) as kernel:
+            for left, tag in enumerate([*COSIGN, FALLBACK]):
+                await kernel.rm_r(f"app/{tag}")
+                assert len(tags_of(source)) == 3 - left
+                assert set(await kernel.ls("app")) == set(tags_of(source))
+            await kernel.rmdir("app")
+            assert await kernel.ls() == []
+            assert told(kernel) == []
+            source.push("app", COSIGN[:1], SBOM)
+            await trio.sleep(11)
+            assert await kernel.ls() == ["app"], "it holds nothing else now as before"
+            assert await kernel.ls("app") == COSIGN[:1]
 
     run(test)
 
@@ -150,6 +337,7 @@ def test_removing_a_tag_leaves_what_refers_to_its_image() -> None:
         async with mounted(source, writable=True) as kernel:
             await kernel.rm_r("app/v1")
             assert set(tags_of(source)) == {"v2", FALLBACK, *COSIGN}
+            assert told(kernel) == []
 
     run(test)
 
@@ -167,42 +355,18 @@ def test_one_of_them_is_deleted_by_its_name() -> None:
     run(test)
 
 
-def test_what_was_pushed_meanwhile_is_not_removed_with_them() -> None:
+def test_what_was_pushed_meanwhile_stays_and_shows_with_the_next_listing() -> None:
     async def test() -> None:
         source = signed()
         async with mounted(source, writable=True) as kernel:
             await kernel.ls("app")
             await kernel.rm_r("app/v1")
             source.push("app", ["v9"], IMAGE)
+            await trio.sleep(11)
             with pytest.raises(NotEmpty, match="v9"):
                 await kernel.rmdir("app")
             assert set(tags_of(source)) == {"v9", FALLBACK, *COSIGN}
-
-    run(test)
-
-
-def test_where_they_cannot_be_deleted_the_repository_stays() -> None:
-    async def test() -> None:
-        source = signed()
-        source.fail(Refused("kept by a rule"), "delete_tag", "app", COSIGN[1])
-        async with mounted(source, writable=True) as kernel:
-            with pytest.raises(Refused, match="kept by a rule"):
-                await kernel.rm_r("app")
-            assert COSIGN[1] in tags_of(source)
-            source.clear()
-            await trio.sleep(11)
-            await kernel.rm_r("app")
-            assert tags_of(source) == []
-
-    run(test)
-
-
-def test_a_registry_that_deletes_repositories_is_asked_once_they_are_gone() -> None:
-    async def test() -> None:
-        source = signed(abilities=Abilities(deletes_repositories=True))
-        async with mounted(source, writable=True) as kernel:
-            await kernel.rm_r("app")
-            assert "app" not in source.content()
+            assert await kernel.ls("app") == ["v9"]
 
     run(test)
 
@@ -217,36 +381,6 @@ def test_one_that_was_pushed_again_after_its_deletion_is_there_again() -> None:
             await trio.sleep(11)
             await kernel.ls("app")
             assert await kernel.cat(f"app/{COSIGN[0]}/manifest.json") == SBOM.manifest.raw
-
-    run(test)
-
-
-def test_a_registry_that_refuses_is_not_asked_about_all_of_them() -> None:
-    async def test() -> None:
-        source = MemorySource()
-        source.push("app", ["v1"], IMAGE)
-        source.push("app", [f"{fallback_tag(make_image(str(n)).digest)}.sig" for n in range(40)], SBOM)
-        async with mounted(source, writable=True) as kernel:
-            await kernel.ls("app")
-            await kernel.rm_r("app/v1")
-            source.fail(Refused("no"), "delete_tag")
-            with pytest.raises(Refused):
-                await kernel.rmdir("app")
-            assert source.count("delete_tag") <= 1 + 8
-
-    run(test)
-
-
-def test_removing_does_not_hold_up_the_registry_with_all_of_them_at_once() -> None:
-    async def test() -> None:
-        source = MemorySource()
-        source.push("app", ["v1"], IMAGE)
-        source.push("app", [f"{fallback_tag(make_image(str(n)).digest)}.sig" for n in range(40)], SBOM)
-        source.delay(0.1, "delete_tag")
-        async with mounted(source, writable=True) as kernel:
-            await kernel.rm_r("app")
-            assert tags_of(source) == []
-            assert source.max_in_flight <= 8
 
     run(test)
 

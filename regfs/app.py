@@ -1,21 +1,16 @@
-"""The composition root: what the settings and connections name, wired together. Nothing else wires.
-
-From the registry upwards, each Source is: the provider's own, replaceable by a new sign-in, counted, guarded against
-overload, renewed when somebody signs in, held until recovery is through, fenced, and without writes on a read-only mount.
-"""
+"""The composition root: what the settings and connections name, wired together. Nothing else wires."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import Final
 
 import trio
 
-from regfs import __version__, plugins
 from regfs.advice import advice
 from regfs.cache.fronted import FrontedStore
 from regfs.config import Settings
@@ -23,22 +18,10 @@ from regfs.connection import Connection
 from regfs.connections import ConnectionStore, all_connections
 from regfs.errors import ConfigError, RegfsError, UnknownHost
 from regfs.inside import LateImages
-from regfs.opening import open_registries, with_provider_sources
-from regfs.ports import Blobs, HttpPolicy, Images, Source
-from regfs.recovery import Recovery, left_behind, state_folder
+from regfs.ports import Blobs, Images
+from regfs.recovery import left_behind
+from regfs.registries import Opened, Registries
 from regfs.tree.filesystem import FileSystem, TreeSettings
-from regfs.wrapping import (
-    CountingSource,
-    FencedSource,
-    GuardedSource,
-    HeldSource,
-    ReadOnlySource,
-    RenewingSource,
-    ReplaceableSource,
-)
-
-if TYPE_CHECKING:
-    from regfs.auth.keychain import OrderedKeychain
 
 log = logging.getLogger(__name__)
 
@@ -54,25 +37,6 @@ _PROMPT: Final = 0.4
 
 _STORE_LOOK: Final = 1.0
 _QUIET: Final = 2.0
-_OF_THE_TREE: Final = ("name", "address", "provider", "namespaces", "only")
-"""What of a connection the tree keeps: with one of these changed, the folder is made anew."""
-
-
-@dataclass
-class _Registry:
-    """One registry that is open: ``base`` can be replaced, ``top`` is what the tree holds."""
-
-    folder: str
-    base: ReplaceableSource
-    top: Source
-    recovery: Recovery
-
-
-@dataclass
-class _Opened:
-    connection: Connection
-    registries: dict[str, _Registry] = field(default_factory=dict)
-    failure: RegfsError | None = None
 
 
 class App:
@@ -97,8 +61,6 @@ class App:
         self._store = store or ConnectionStore()
         self._fingerprint = self._store.fingerprint()
         self._looked = float("-inf")
-        self._opened: dict[str, _Opened] = {}
-        self._keychain: OrderedKeychain | None = None
         self._nursery: trio.Nursery | None = None
         tree = TreeSettings(
             ttl=settings.ttl,
@@ -114,7 +76,8 @@ class App:
         self.filesystem = FileSystem(tree, clock=time, store=self._content, blob_store=self._content)
         self.filesystem.images = self._images
         self.filesystem.on_root_use = self._on_root_use
-        self.filesystem.facts = self._signed_in
+        self._registries = Registries(settings, self.filesystem, self._look_at_store, single=single)
+        self.filesystem.facts = self._registries.signed_in
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the registries open until cancelled. Started: they are in the tree; none has been asked anything.
@@ -124,16 +87,18 @@ class App:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._registries.work_in(nursery)
                 self.filesystem.start(nursery)
                 nursery.start_soon(self._content.run)
                 nursery.start_soon(self._sweep)
                 for connection in self._wanted:
-                    await self._open(connection)
+                    await self._registries.open(connection)
                 task_status.started()
                 await self._watch_store()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
+            self._registries.work_in(None)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[FileSystem]:
@@ -154,7 +119,7 @@ class App:
         """
         warnings: list[str] = []
         async with trio.open_nursery() as nursery:
-            for opened in self._opened.values():
+            for opened in self._registries.opened:
                 if opened.failure is not None:
                     warnings.append(_warning(opened.failure, opened.connection))
                 if not self._settings.rw:
@@ -170,11 +135,9 @@ class App:
 
     async def aclose(self) -> None:
         """Close all connections to registries."""
-        for opened in self._opened.values():
-            for registry in opened.registries.values():
-                await registry.top.aclose()
+        await self._registries.aclose()
 
-    async def _check(self, opened: _Opened, key: str, warnings: list[str]) -> None:
+    async def _check(self, opened: Opened, key: str, warnings: list[str]) -> None:
         connection = opened.connection
         try:
             with trio.fail_after(FIRST_CHECK):
@@ -190,7 +153,7 @@ class App:
         except RegfsError as error:
             warnings.append(_warning(error, connection))
 
-    async def _first_word(self, opened: _Opened, key: str) -> None:
+    async def _first_word(self, opened: Opened, key: str) -> None:
         """What a registry says first: to the check itself, or, where that tries again and again, to one that asks once."""
         words: list[RegfsError | None] = []
 
@@ -210,7 +173,8 @@ class App:
 
     async def _ask_once(self, connection: Connection, key: str) -> None:
         await trio.sleep(_PROMPT)
-        sources = await self._sources(connection, replace(self._policy(), retries=0))
+        once = replace(self._registries.policy(), retries=0)
+        sources = await self._registries.sources(connection, once)
         try:
             if key in sources:
                 await sources[key].check()
@@ -218,15 +182,6 @@ class App:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 for source in sources.values():
                     await source.aclose()
-
-    def _signed_in(self, folder: str) -> Mapping[str, object]:
-        """How a registry is signed in to: as far as it has asked for credentials, as whom."""
-        for opened in self._opened.values():
-            if any(registry.folder == folder for registry in opened.registries.values()):
-                known = {} if self._keychain is None else self._keychain.last
-                asked = known.get(opened.connection.name, "not asked for yet")
-                return {"auth": opened.connection.auth, "signed_in": asked or "no"}
-        return {}
 
     async def _sweep(self) -> None:
         """Tidy the cache, once the mount is up and nobody waits for it."""
@@ -243,67 +198,6 @@ class App:
             limits=dict(settings.image_limits),
             report=self.filesystem.report,
         )
-
-    # ── opening and closing ──
-
-    async def _open(self, connection: Connection) -> None:
-        try:
-            self._admit(connection, await self._sources(connection))
-        except RegfsError as error:
-            if self._single:
-                raise
-            self._fail(connection, error)
-
-    def _fail(self, connection: Connection, error: RegfsError) -> None:
-        log.warning("%s cannot be opened: %s", connection.name, error)
-        self.filesystem.fail_registry(connection.name, error, connection)
-        self._opened[connection.name] = _Opened(connection, failure=error)
-
-    def _admit(self, connection: Connection, sources: Mapping[str, Source]) -> None:
-        """Show the registries that a connection yields. Changes state without an await."""
-        opened = self._opened[connection.name] = _Opened(connection)
-        for key, source in sources.items():
-            folder = connection.name if not key else f"{connection.name}_{key}"
-            registry = opened.registries[key] = self._wrapped(folder, source, connection)
-            self.filesystem.add_registry(folder, registry.top, connection)
-            if self._settings.rw and self._nursery is not None:
-                self._nursery.start_soon(self._recover, registry)
-
-    def _wrapped(self, folder: str, source: Source, connection: Connection) -> _Registry:
-        base = ReplaceableSource(source)
-        recovery = Recovery(base)
-        top: Source = GuardedSource(CountingSource(base))
-        top = HeldSource(RenewingSource(top, lambda: self._signed_in_anew(connection.name)), recovery.ensure)
-        if connection.only:
-            top = FencedSource(top, connection.only)
-        return _Registry(folder, base, top if self._settings.rw else ReadOnlySource(top), recovery)
-
-    async def _sources(
-        self, connection: Connection, policy: HttpPolicy | None = None
-    ) -> Mapping[str, Source]:
-        if self._keychain is None:
-            from regfs.auth.keychain import default_keychain
-
-            self._keychain = default_keychain(self._settings.credentials, single=self._single)
-        keychain = with_provider_sources(connection, self._keychain)
-        return await open_registries(connection, keychain, policy or self._policy(), state_folder(connection))
-
-    def _policy(self) -> HttpPolicy:
-        settings = self._settings
-        return HttpPolicy(
-            user_agent=f"regfs/{__version__}",
-            call_deadline=settings.call_deadline,
-            max_requests=settings.max_requests,
-            retries=settings.retries,
-            read_only=not settings.rw,
-        )
-
-    async def _recover(self, registry: _Registry) -> None:
-        """In the background: a registry that is down now is recovered before the first deletion in it."""
-        try:
-            await registry.recovery.ensure()
-        except RegfsError as error:
-            log.warning("%s: what was left half done is not finished yet: %s", registry.folder, error)
 
     # ── sign-ins made while this runs ──
 
@@ -324,12 +218,6 @@ class App:
         if time.monotonic() - self._looked >= _STORE_LOOK:
             self._look_at_store()
 
-    def _signed_in_anew(self, name: str) -> bool:
-        """Whether ``name`` goes out with a new sign-in from now on."""
-        before = self._opened[name].connection if name in self._opened else None
-        self._look_at_store()
-        return name in self._opened and self._opened[name].connection is not before
-
     def _look_at_store(self) -> None:
         """Follow what `regfs login` and `regfs logout` did. A stat, and nothing more while nothing has changed."""
         self._looked = time.monotonic()
@@ -342,87 +230,7 @@ class App:
         except ConfigError as error:
             log.warning("the connections stay as they are: %s", error)
             return
-        if not self._single:
-            for name in self._opened.keys() - {connection.name for connection in known}:
-                self._remove(name)
-        for connection in self._same(known) if self._single else known:
-            self._follow(connection)
-
-    def _same(self, known: Sequence[Connection]) -> Sequence[Connection]:
-        """The only registry stays what it is; what may have changed is how it is signed in to."""
-        return [
-            replace(connection, **{key: getattr(opened.connection, key) for key in _OF_THE_TREE})
-            for opened in self._opened.values()
-            for connection in known
-            if (connection.name, connection.address) == (opened.connection.name, opened.connection.address)
-        ]
-
-    def _follow(self, connection: Connection) -> None:
-        """Take a connection as it is now, at once where that waits for nothing: the `ls` that noticed it then shows it."""
-        if connection.provider in plugins.OURS["provider"]:
-            _run_without_waiting(self._update(connection))
-        elif self._nursery is not None:
-            self._nursery.start_soon(self._update, connection)
-
-    async def _update(self, connection: Connection) -> None:
-        opened = self._opened.get(connection.name)
-        if opened is not None and opened.connection == connection:
-            return
-        same_tree = opened is not None and all(
-            getattr(opened.connection, key) == getattr(connection, key) for key in _OF_THE_TREE
-        )
-        if opened is None or not same_tree:
-            self._remove(connection.name)
-            await self._open(connection)
-            return
-        try:
-            sources = await self._sources(connection)
-        except RegfsError as error:
-            log.warning("%s stays signed in as it was: %s", connection.name, error)
-            return
-        if sources.keys() == opened.registries.keys():
-            self._renew(opened, connection, sources)
-        else:
-            self._remove(connection.name)
-            self._admit(connection, sources)
-
-    def _renew(self, opened: _Opened, connection: Connection, sources: Mapping[str, Source]) -> None:
-        log.info("%s: signed in anew", connection.name)
-        opened.connection = connection
-        for key, source in sources.items():
-            registry = opened.registries[key]
-            self._retire(registry.base.replace(source))
-            self.filesystem.refresh_registry(self.filesystem.registries[registry.folder])
-
-    def _remove(self, name: str) -> None:
-        opened = self._opened.pop(name, None)
-        if opened is None:
-            return
-        for registry in opened.registries.values():
-            self.filesystem.remove_registry(registry.folder)
-            self._retire(registry.top)
-        if not opened.registries:
-            self.filesystem.remove_registry(name)
-
-    def _retire(self, source: Source) -> None:
-        """Close a Source once the calls that it has under way are surely over."""
-
-        async def close_later() -> None:
-            await trio.sleep(self._settings.call_deadline)
-            await source.aclose()
-
-        if self._nursery is not None:
-            self._nursery.start_soon(close_later)
-
-
-def _run_without_waiting(steps: Coroutine[Any, Any, None]) -> None:
-    """Run what is asynchronous by its contract only: our own providers know their registries without asking."""
-    try:
-        steps.send(None)
-    except StopIteration:
-        return
-    steps.close()
-    raise AssertionError("a provider of ours waits when it is opened")
+        self._registries.follow(known)
 
 
 def _warning(error: RegfsError, connection: Connection) -> str:

@@ -18,7 +18,7 @@ from regfs.image.members import Layer, Layers, Member
 from regfs.image.merge import LayerMissing, Merge
 from regfs.image.merge_layer import shown
 from regfs.manifest import Descriptor, Manifest
-from regfs.ports import EntryKind, RootEntry
+from regfs.ports import EntryKind, RootEntries, RootEntry
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class ImageTree:
             raise NotFound(f"the image has no {shown(path)}")
         return found
 
-    async def entries(self, path: bytes) -> Sequence[RootEntry]:
+    async def entries(self, path: bytes) -> RootEntries:
         """See `regfs.ports.RootTree.entries`."""
         size = await self._answer(partial(self._merge.size, path), every=not path)
         if size is not None and size >= _LARGE:

@@ -255,7 +255,7 @@ class IndexedLayer:
         self._bytes.hashes = index.hashes
         self._index = index
         self._move()  # nobody waits for the disk
-        packed = await self._in_thread(lambda: indexfile.pack(index))
+        packed = await self._in_thread(lambda: indexfile.pack(index, layers.limits))
         await layers.blobs.keep_derived(self.digest, indexfile.NAME, indexfile.VERSION, packed)
         return index
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, overload
+from typing import Final
 
+from regfs.image.entries import KINDS, PERMISSIONS, Entries, Run, identity_of, owner, place_in
+from regfs.image.layertree import IMPLICIT, LayerTree
 from regfs.image.limits import Limits
 from regfs.image.links import clamped
 from regfs.image.members import Member, MemberKind
-from regfs.image.merge_layer import HIDDEN, IMPLICIT, Branch, LayerTree, build_layer, shown
-from regfs.ports import EntryKind, RootEntry
+from regfs.image.merge_layer import HIDDEN, build_layer, shown, tree_of
+from regfs.image.table import MemberTable
+from regfs.ports import EntryKind, RootEntries, RootEntry
 
-_KINDS: Final = {
-    MemberKind.FILE: EntryKind.FILE,
-    MemberKind.LINK: EntryKind.LINK,
-    MemberKind.CHARACTER_DEVICE: EntryKind.CHARACTER_DEVICE,
-    MemberKind.BLOCK_DEVICE: EntryKind.BLOCK_DEVICE,
-    MemberKind.FOLDER: EntryKind.FOLDER,
-    MemberKind.FIFO: EntryKind.FIFO,
-}
 _IMPLICIT_MODE: Final = 0o755
 _HOPS: Final = 40
-_MEMBER_BITS: Final = 32
-_NO_OWNER: Final = 2**32 - 1
-_OVERFLOW_OWNER: Final = 65534
 
 
 class LayerMissing(Exception):
@@ -49,7 +41,7 @@ class Place:
     @property
     def identity(self) -> int | None:
         """The same as one number; None: it is no member."""
-        return None if self.member == IMPLICIT else self.layer << _MEMBER_BITS | self.member
+        return identity_of(self.layer, self.member)
 
 
 class Merge:
@@ -78,18 +70,20 @@ class Merge:
 
     def add(self, layer: int, members: Sequence[Member]) -> None:
         """Add a layer's members, each layer once. Raises LayerMissing where links below decide where they belong."""
-        tree = build_layer(members, self._limits)
-        if tree.is_unsure or self._leads_elsewhere(tree.ghosts, layer):
-            tree = build_layer(members, self._limits, lambda path: self._below(path, layer))
+        table = MemberTable.of_members(members)
+        tree = tree_of(table, self._limits)
+        if tree.remarks.is_unsure or self._leads_elsewhere(tree.ghosts, layer):
+            tree = build_layer(table, self._limits, lambda path: self._below(path, layer))
         self._trees[layer] = tree
-        for line in tree.faults:
+        for line in tree.remarks.faults:
             self._on_fault(layer, line)
 
     def has(self, layer: int) -> bool:
         """Whether it was added."""
         return self._trees[layer] is not None
 
-    def _tree(self, layer: int) -> LayerTree:
+    def tree(self, layer: int) -> LayerTree:
+        """What a layer makes. Raises LayerMissing."""
         tree = self._trees[layer]
         if tree is None:
             raise LayerMissing(layer)
@@ -97,8 +91,15 @@ class Merge:
 
     def _leads_elsewhere(self, ghosts: Sequence[bytes], layer: int) -> bool:
         """Whether any folder that a layer takes for granted is something else in the layers below."""
-        found = (self._below(path, layer) for path in ghosts)
-        return any(there is not None and there[0] is not MemberKind.FOLDER for there in found)
+        absent: set[bytes] = set()
+        for path in ghosts if layer else ():
+            # Each comes behind the folder that it is in, if that is one of them.
+            there = None if path.rpartition(b"/")[0] in absent else self._below(path, layer)
+            if there is None:
+                absent.add(path)
+            elif there[0] is not MemberKind.FOLDER:
+                return True
+        return False
 
     def _below(self, path: bytes, layer: int) -> tuple[MemberKind, bytes] | None:
         place = self._followed(path, layer - 1)
@@ -106,8 +107,8 @@ class Merge:
             return None
         if place.is_folder:
             return MemberKind.FOLDER, b""
-        member = self.member(place)
-        return member.kind, member.target
+        members = self.tree(place.layer).members
+        return members.kind(place.member), members.rare(place.member).target
 
     # ── questions ──
 
@@ -116,13 +117,17 @@ class Merge:
         place = self._locate(path, len(self._trees) - 1)
         return None if place is None or _is_hidden(path) else self._entry(path, place)
 
-    def entries(self, path: bytes) -> Sequence[RootEntry] | None:
+    def entries(self, path: bytes) -> RootEntries | None:
         """What a folder holds, by name in byte order, each entry made as it is read. None: there is no folder of that path."""
         place = self._locate(path, len(self._trees) - 1)
         if place is None or not place.is_folder or _is_hidden(path):
             return None
         prefix = path + b"/" if path else b""
-        named = self._names(path)
+        shares = self._shares(path)
+        alone = self._alone(shares)
+        if alone is not None:
+            return Run(self, prefix, *alone)
+        named = self._names(shares)
         names: list[bytes] = []
         identities: list[int | None] = []
         for name in sorted(named):
@@ -130,29 +135,34 @@ class Merge:
             if child is not None:
                 names.append(name)
                 identities.append(child.identity)
-        return _Entries(self, prefix, names, identities)
+        return Entries(self, prefix, names, identities)
 
     def size(self, path: bytes) -> int | None:
-        """About how many names a folder holds. None: there is no folder of that path."""
+        """How many names `entries` will look at one by one: none, where one layer alone makes a folder. None: there is no such folder."""
         place = self._locate(path, len(self._trees) - 1)
-        return None if place is None or not place.is_folder else len(self._names(path))
+        if place is None or not place.is_folder:
+            return None
+        shares = self._shares(path)
+        if self._alone(shares) is not None:
+            return 0
+        return sum(last - first for first, last in (self.tree(layer).span(at) for layer, at in shares))
 
     def member(self, place: Place) -> Member:
         """The member an entry was made from; not for an implicit folder."""
-        return self._tree(place.layer).members[place.member]
+        return self.tree(place.layer).members[place.member]
 
     def again(self, path: bytes, identity: Hashable) -> RootEntry | None:
         """An entry that `find` or `entries` gave before."""
         if not isinstance(identity, int):
             return self.find(path)
-        place = _place(identity)
-        is_folder = self.member(place).kind is MemberKind.FOLDER
-        return self._entry(path, Place(place.layer, place.member, is_folder=is_folder))
+        layer, member = place_in(identity)
+        is_folder = self.tree(layer).members.kind(member) is MemberKind.FOLDER
+        return self._entry(path, Place(layer, member, is_folder=is_folder))
 
     def place_of(self, entry: RootEntry) -> Place:
         """Where a file's content is: the place that its identity says."""
         assert isinstance(entry.identity, int)
-        return _place(entry.identity)
+        return Place(*place_in(entry.identity))
 
     # ── how it is found ──
 
@@ -161,47 +171,76 @@ class Merge:
         parts = path.split(b"/") if path else []
         folder: Place | None = None
         for layer in range(top, floor - 1, -1):
-            found, closed = self._tree(layer).probe(parts)
-            if isinstance(found, int):
+            tree = self.tree(layer)
+            found, closed = tree.probe(parts)
+            if found is not None and found >= 0:
                 return folder if folder is not None else self._leaf(layer, found, floor)
-            if found is not None and (found.member != IMPLICIT or not parts or found.is_made):
-                if found.member != IMPLICIT:
-                    return Place(layer, found.member, is_folder=True)
-                folder = folder or Place(layer, IMPLICIT, is_folder=True)
+            if found is not None:
+                member = tree.folders[~found]
+                if member != IMPLICIT:
+                    return Place(layer, member, is_folder=True)
+                if not parts or tree.is_made(~found):
+                    folder = folder or Place(layer, IMPLICIT, is_folder=True)
             if closed:
                 return folder
         return folder if folder is not None or parts else Place(max(top, 0), IMPLICIT, is_folder=True)
 
-    def _names(self, path: bytes) -> dict[bytes, tuple[int, Branch | int]]:
-        """The names in a folder, each with the topmost layer that has it, and what it is there."""
+    def _shares(self, path: bytes) -> list[tuple[int, int]]:
+        """The layers that have something to say of what is in a folder, from the top down, with the folder's number in each."""
         parts = path.split(b"/") if path else []
-        named: dict[bytes, tuple[int, Branch | int]] = {}
-        removed: set[bytes] = set()
+        shares: list[tuple[int, int]] = []
         for layer in range(len(self._trees) - 1, -1, -1):
-            found, closed = self._tree(layer).probe(parts)
-            if isinstance(found, int):
+            tree = self.tree(layer)
+            found, closed = tree.probe(parts)
+            if found is not None and found >= 0:
                 break
             if found is not None:
-                for name, child in found.children.items():
-                    if name in named or name in removed or name.startswith(HIDDEN):
-                        continue
-                    if isinstance(child, int) or child.is_made:
-                        named[name] = layer, child
-                removed |= found.removed
-            if closed or (found is not None and found.opaque):
+                shares.append((layer, ~found))
+            if closed or (found is not None and tree.is_opaque(~found)):
                 break
+        return shares
+
+    def _alone(self, shares: Sequence[tuple[int, int]]) -> tuple[int, int, int] | None:
+        """The layer that has all that is in a folder, and where; None: what is there has to be found out name by name."""
+        run = 0, 0, 0
+        for layer, folder in shares:
+            tree = self.tree(layer)
+            first, last = tree.span(folder)
+            is_plain = not (tree.remarks.low or tree.has_unmade or (layer and tree.has_implicit))
+            if first < last:
+                if run[1] < run[2] or not is_plain or tree.has_prefix(folder, HIDDEN):
+                    return None
+                run = layer, first, last
+            elif folder in tree.removed and not run[1] < run[2]:
+                return None
+        return run if run[1] < run[2] else None
+
+    def _names(self, shares: Sequence[tuple[int, int]]) -> dict[bytes, tuple[int, int]]:
+        """The names in a folder, each with the topmost layer that has it, and its code there."""
+        named: dict[bytes, tuple[int, int]] = {}
+        removed: set[bytes] = set()
+        for layer, folder in shares:
+            tree = self.tree(layer)
+            first, last = tree.span(folder)
+            for name, code in zip(tree.names(first, last), tree.codes[first:last], strict=True):
+                if name in named or name in removed or name.startswith(HIDDEN):
+                    continue
+                if code >= 0 or tree.is_made(~code):
+                    named[name] = layer, code
+            removed |= tree.removed.get(folder, frozenset())
         return named
 
-    def _child(self, path: bytes, layer: int, child: Branch | int) -> Place | None:
-        if isinstance(child, int):
-            return self._leaf(layer, child, 0)
-        if child.member != IMPLICIT:
-            return Place(layer, child.member, is_folder=True)
+    def _child(self, path: bytes, layer: int, code: int) -> Place | None:
+        if code >= 0:
+            return self._leaf(layer, code, 0)
+        member = self.tree(layer).folders[~code]
+        if member != IMPLICIT:
+            return Place(layer, member, is_folder=True)
         return self._locate(path, layer)
 
     def _leaf(self, layer: int, index: int, floor: int) -> Place | None:
         """The place of a name that is no folder: of a hard link to a layer below, its target's."""
-        if index not in self._tree(layer).low:
+        if index not in self.tree(layer).remarks.low:
             return Place(layer, index)
         key = layer, index
         if key not in self._low:
@@ -209,7 +248,7 @@ class Merge:
             if found is None and floor > 0:
                 return None
             if found is None or found.is_folder:
-                path, target = self._tree(layer).low[index]
+                path, target = self.tree(layer).remarks.low[index]
                 self._on_fault(
                     layer,
                     f"{shown(path)} is left out: it is a hard link to {shown(target)}, which is no file below it",
@@ -220,7 +259,7 @@ class Merge:
 
     def _target(self, layer: int, index: int, floor: int) -> Place | None:
         """What a hard link to a layer below leads to; links in the path of its target are followed, as `link` does."""
-        _, target = self._tree(layer).low[index]
+        _, target = self.tree(layer).remarks.low[index]
         return self._followed(target, layer - 1, floor)
 
     def _followed(self, path: bytes, top: int, floor: int = 0) -> Place | None:
@@ -245,58 +284,64 @@ class Merge:
             place = self._locate(b"/".join(real), top, floor) if todo else None
             if place is None or place.is_folder:
                 continue
-            member = self.member(place)
+            members = self.tree(place.layer).members
             hops += 1
-            if member.kind is not MemberKind.LINK or hops > _HOPS:
+            if members.kind(place.member) is not MemberKind.LINK or hops > _HOPS:
                 return None
-            real = [] if member.target.startswith(b"/") else real[:-1]
-            todo.extend(reversed([p for p in member.target.split(b"/") if p not in (b"", b".")]))
+            target = members.rare(place.member).target
+            real = [] if target.startswith(b"/") else real[:-1]
+            todo.extend(reversed([p for p in target.split(b"/") if p not in (b"", b".")]))
         return b"/".join(real)
 
     # ── what is shown ──
 
     def _entry(self, path: bytes, place: Place) -> RootEntry:
         if place.member == IMPLICIT:
-            newest = self._tree(place.layer).newest if self._trees else 0
+            newest = self.tree(place.layer).remarks.newest if self._trees else 0
             return RootEntry(path, EntryKind.FOLDER, _IMPLICIT_MODE, mtime_ns=newest)
-        member = self.member(place)
-        is_link = member.kind is MemberKind.LINK
-        target = self._shown_target(path, member) if is_link else b""
+        table, number = self.tree(place.layer).members, place.member
+        kind, rare = table.kind(number), table.rare(number)
+        is_link = kind is MemberKind.LINK
+        target = self.shown_target(path, rare.target) if is_link else b""
         return RootEntry(
             path,
-            _KINDS[member.kind],
-            member.mode & 0o7777,
-            _owner(member.uid),
-            _owner(member.gid),
-            len(target) if is_link else member.size if member.kind is MemberKind.FILE else 0,
-            member.mtime_ns,
+            KINDS[kind],
+            table.modes[number] & PERMISSIONS,
+            owner(table.uids[number]),
+            owner(table.gids[number]),
+            len(target) if is_link else table.sizes[number] if kind is MemberKind.FILE else 0,
+            table.times[number],
             1 if place.is_folder else self._links(path, place),
             place.identity,
             target,
-            member.device,
-            dict(member.xattrs) if member.xattrs else _NO_XATTRS,
+            rare.device,
+            dict(rare.xattrs) if rare.xattrs else _NO_XATTRS,
         )
 
-    def _shown_target(self, path: bytes, member: Member) -> bytes:
-        if self._raw_links:
-            return member.target
-        return clamped(member.target, path.count(b"/"))
+    def shown_target(self, path: bytes, target: bytes) -> bytes:
+        """The target of the link at ``path``, as it is to be shown."""
+        return target if self._raw_links else clamped(target, path.count(b"/"))
 
     def _links(self, path: bytes, place: Place) -> int:
         """How many names of the merged tree stand for the same file."""
-        names = self._tree(place.layer).names.get(place.member)
+        names = self.tree(place.layer).remarks.names.get(place.member)
         linked = self._linked_from_above(place.layer).get(place.member)
         if names is None and linked is None:
             return 1
         candidates = {path, *(names or ())}
         for layer, index in linked or ():
-            tree = self._tree(layer)
-            own, target = tree.low[index]
-            candidates.update(tree.names.get(index, [own]))
+            tree = self.tree(layer)
+            own, target = tree.remarks.low[index]
+            candidates.update(tree.remarks.names.get(index, [own]))
             candidates.add(self._resolved(target, layer - 1, place.layer) or target)
         top = len(self._trees) - 1
         same = (self._locate(name, top, place.layer) == place for name in candidates if not _is_hidden(name))
         return max(1, sum(same))
+
+    def many_named(self, layer: int) -> Collection[int]:
+        """The members of a layer that may have several names."""
+        names, linked = self.tree(layer).remarks.names, self._linked_from_above(layer)
+        return names.keys() | linked.keys() if names or linked else ()
 
     def _linked_from_above(self, layer: int) -> dict[int, list[tuple[int, int]]]:
         """Of the members of a layer, those that hard links in the layers above lead to, and those links."""
@@ -304,7 +349,7 @@ class Merge:
         if known is None:
             known = {}
             for above in range(layer + 1, len(self._trees)):
-                for index in self._tree(above).low:
+                for index in self.tree(above).remarks.low:
                     place = self._leaf(above, index, layer)
                     if place is not None and place.layer == layer:
                         known.setdefault(place.member, []).append((above, index))
@@ -312,42 +357,7 @@ class Merge:
         return known
 
 
-class _Entries(Sequence[RootEntry]):
-    """A folder's entries. A hundred thousand of them would take 40 MB."""
-
-    def __init__(
-        self, merge: Merge, prefix: bytes, names: Sequence[bytes], identities: Sequence[int | None]
-    ) -> None:
-        self._merge = merge
-        self._prefix = prefix
-        self._names = names
-        self._identities = identities
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, place: int) -> RootEntry: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[RootEntry]: ...
-    def __getitem__(self, place: int | slice) -> RootEntry | Sequence[RootEntry]:
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        entry = self._merge.again(self._prefix + self._names[place], self._identities[place])
-        assert entry is not None, "it was there when the folder was listed"
-        return entry
-
-
 _NO_XATTRS: Final[dict[bytes, bytes]] = {}
-
-
-def _place(identity: int) -> Place:
-    return Place(identity >> _MEMBER_BITS, identity & (1 << _MEMBER_BITS) - 1)
-
-
-def _owner(number: int) -> int:
-    """A user or group as the kernel can say it; beyond that, its own number for one that can't be shown."""
-    return number if 0 <= number < _NO_OWNER else _OVERFLOW_OWNER
 
 
 def _is_hidden(path: bytes) -> bool:

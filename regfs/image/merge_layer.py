@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from regfs.image.layertree import Branch, LayerTree, Remarks
 from regfs.image.limits import Limits
 from regfs.image.links import contained
 from regfs.image.members import OPAQUE, WHITEOUT, Member, MemberKind
+from regfs.image.table import MemberTable
 
 HIDDEN: Final = b".wh..wh."
 """How names of AUFS's own begin (``.wh..wh.plnk`` and others): never shown, but hard links of old images lead to them."""
-
-IMPLICIT: Final = -1
-"""In the place of a member's number: a folder that the layer has no member for."""
 
 _HOPS: Final = 40
 """Links followed on one path, as Linux's MAXSYMLINKS."""
@@ -22,95 +21,44 @@ _FAULTS: Final = 20
 """Lines kept of one layer; what comes after is counted."""
 
 
-class Branch:
-    """A folder as one layer has it. ``is_made``: it does make it, and not only lead whiteouts through it. ``removed``: names that a whiteout takes from the layers below; ``opaque``: all of them.
-
-    A child is a Branch, or the number of a member; a hard link bears the number of what it links to, if that is in this layer.
-    """
-
-    __slots__ = ("children", "is_made", "member", "opaque", "removed")
-
-    def __init__(self, member: int = IMPLICIT, *, opaque: bool = False) -> None:
-        self.member = member
-        self.is_made = member != IMPLICIT
-        self.opaque = opaque
-        self.children: dict[bytes, Branch | int] = {}
-        self.removed: frozenset[bytes] | set[bytes] = _NOTHING
-
-    def remove(self, name: bytes) -> None:
-        """Take a name from the layers below."""
-        if isinstance(self.removed, frozenset):
-            self.removed = set()
-        self.removed.add(name)
-
-
-_NOTHING: Final[frozenset[bytes]] = frozenset()
-
 Below = Callable[[bytes], tuple[MemberKind, bytes] | None]
 """What the layers below have at a path: its kind and, of a link, its target."""
-
-
-class LayerTree:
-    """One layer, ready to be merged.
-
-    ``names``: of a member that several names of this layer stand for, those names. ``low``: of a hard link to a file that
-    a layer below has, its own path and its target's. ``ghosts``: folders that it has no member for, which may be links below.
-    ``is_unsure``: a member's path leads through such a hard link, which may be one to a symbolic link.
-    """
-
-    __slots__ = ("faults", "ghosts", "is_unsure", "low", "members", "names", "newest", "root")
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = members
-        self.root = Branch()
-        self.names: dict[int, list[bytes]] = {}
-        self.low: dict[int, tuple[bytes, bytes]] = {}
-        self.ghosts: list[bytes] = []
-        self.is_unsure = False
-        self.faults: list[str] = []
-        self.newest = 0
-
-    def probe(self, parts: Sequence[bytes]) -> tuple[Branch | int | None, bool]:
-        """What this layer has at a path, and whether it hides what the layers below have there.
-
-        An opaque folder hides what they have in it, not that they have it.
-        """
-        here = self.root
-        closed = False
-        last = len(parts) - 1
-        for place, part in enumerate(parts):
-            if here.opaque or part in here.removed:
-                closed = True
-            child = here.children.get(part)
-            if child is None:
-                return None, closed
-            if isinstance(child, int):
-                return (child if place == last else None), True
-            here = child
-        return here, closed
 
 
 class _Left(Exception):
     """A member that is left out, and why."""
 
 
-def build_layer(members: Sequence[Member], limits: Limits, below: Below | None = None) -> LayerTree:
+def tree_of(members: MemberTable, limits: Limits) -> LayerTree:
+    """What a layer's members make, as far as the layer itself tells; found out once. Others who ask meanwhile wait."""
+    with members.lock:
+        tree = members.tree
+        if tree is None or tree.limits != str(limits) or tree.count != len(members):
+            tree = members.tree = build_layer(members, limits)
+        return tree
+
+
+def build_layer(members: MemberTable, limits: Limits, below: Below | None = None) -> LayerTree:
     """Apply a layer's members to an empty tree. Without ``below`` no link of another layer is followed."""
     builder = _Builder(members, limits, below)
+    faults = builder.remarks.faults
+    count = len(members)
     left_out = 0
     for index, member in enumerate(members):
+        if index >= count:
+            break  # what has come since then is another tree's
         if index >= limits.members:
-            builder.tree.faults.append(f"over {limits.members} members: the rest is left out")
+            faults.append(f"over {limits.members} members: the rest is left out")
             break
         try:
             builder.add(index, member)
         except _Left as reason:
             left_out += 1
             if left_out <= _FAULTS:
-                builder.tree.faults.append(f"{shown(member.path)} is left out: {reason}")
+                faults.append(f"{shown(member.path)} is left out: {reason}")
     if left_out > _FAULTS:
-        builder.tree.faults.append(f"{left_out - _FAULTS} more members are left out")
-    return builder.tree
+        faults.append(f"{left_out - _FAULTS} more members are left out")
+    return LayerTree.grown(members, count, str(limits), builder.root, builder.remarks, builder.ghosts)
 
 
 def shown(path: bytes) -> str:
@@ -121,20 +69,24 @@ def shown(path: bytes) -> str:
 
 
 class _Builder:
-    def __init__(self, members: Sequence[Member], limits: Limits, below: Below | None) -> None:
-        self.tree = LayerTree(members)
+    """A tree that grows with each member. ``ghosts``: folders without a member so far, which may be links below."""
+
+    def __init__(self, members: MemberTable, limits: Limits, below: Below | None) -> None:
+        self.root = Branch()
+        self.remarks = Remarks()
+        self.ghosts: list[bytes] = []
         self._members = members
         self._limits = limits
         self._below = below
 
     def add(self, index: int, member: Member) -> None:
         self._check(member)
-        self.tree.newest = max(self.tree.newest, member.mtime_ns)
+        self.remarks.newest = max(self.remarks.newest, member.mtime_ns)
         parts = contained(member.path)
         if not parts:
             if member.kind is not MemberKind.FOLDER:
                 raise _Left("the root can't be anything but a folder")
-            self.tree.root.member = index
+            self.root.member = index
             return
         name = parts[-1]
         self._check_names(parts)
@@ -180,9 +132,9 @@ class _Builder:
     def _link(self, index: int, path: bytes, target: bytes, found: int | None) -> int:
         """The number that a hard link bears."""
         if found is None:
-            self.tree.low[index] = (path, target)
+            self.remarks.low[index] = (path, target)
             return index
-        self.tree.names.setdefault(found, [target]).append(path)
+        self.remarks.names.setdefault(found, [target]).append(path)
         return found
 
     def _linked(self, member: Member, own: bytes) -> tuple[bytes, int | None]:
@@ -210,11 +162,13 @@ class _Builder:
 
     def target_of(self, index: int, path: bytes) -> bytes | None:
         """Where the link leads that stands in the path of another member; None: it is a hard link to nothing."""
-        member = self._members[index]
-        there: tuple[MemberKind, bytes] | None = member.kind, member.target
-        if index in self.tree.low:
-            self.tree.is_unsure = True
-            there = self._below(self.tree.low[index][1]) if self._below is not None else None
+        there: tuple[MemberKind, bytes] | None = (
+            self._members.kind(index),
+            self._members.rare(index).target,
+        )
+        if index in self.remarks.low:
+            self.remarks.is_unsure = True
+            there = self._below(self.remarks.low[index][1]) if self._below is not None else None
             if there is None or there[0] is MemberKind.FOLDER:
                 return None
         if there is not None and there[0] is MemberKind.LINK:
@@ -225,7 +179,7 @@ class _Builder:
         """Where the link leads that the layers below have at a path; None: they have a folder there, or nothing."""
         path = b"/".join(trail)
         if self._below is None:
-            self.tree.ghosts.append(path)
+            self.ghosts.append(path)
             return None
         there = self._below(path)
         if there is None or there[0] is MemberKind.FOLDER:
@@ -301,7 +255,7 @@ class _Walk:
         return self._stack[-1][1]
 
     def _restart(self) -> None:
-        root = self._builder.tree.root
+        root = self._builder.root
         self.trail: list[bytes] = []
         self._stack = [(root, root.opaque)]
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from regfs.image.codecs import START, Checkpoint, Codec
-from regfs.image.table import from_little, little
+from regfs.image.columns import from_little, little
 from regfs.image.zstdlib import zstd
 
 _NO_WINDOW: Final = b""
@@ -36,7 +36,7 @@ class StoredSpans(msgspec.Struct, array_like=True):
     outs: bytes
     ats: bytes
     bits: bytes
-    windows: list[bytes]
+    windows: list[memoryview]
     end: int
 
 
@@ -48,7 +48,7 @@ class Spans:
         self._outs = array("q")
         self._ats = array("q")
         self._bits = bytearray()
-        self._windows: list[bytes] = []
+        self._windows: list[bytes | memoryview] = []
         self._end: int | None = None
         self.add(START)
 
@@ -101,7 +101,7 @@ class Spans:
             little(self._outs),
             little(self._ats),
             bytes(self._bits),
-            self._windows,
+            [memoryview(window) for window in self._windows],
             self._end,
         )
 
@@ -110,7 +110,7 @@ class Spans:
         """What was stored. ValueError where its parts don't belong together."""
         spans = cls(Codec(stored.codec))
         spans._outs, spans._ats = from_little("q", stored.outs), from_little("q", stored.ats)
-        spans._bits, spans._windows = bytearray(stored.bits), stored.windows
+        spans._bits, spans._windows = bytearray(stored.bits), list(stored.windows)
         spans._end = stored.end
         count = len(spans._outs)
         lengths = {len(spans._ats), len(spans._bits), len(spans._windows)}

@@ -1,18 +1,29 @@
-"""The members of a layer in columns: about 100 bytes each, where objects would take 700."""
+"""The members of a layer in columns: about 100 bytes each while they come, 30 once they are kept, where objects would take 700."""
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import Final, overload
+from threading import Lock
+from typing import TYPE_CHECKING, Final, overload
 
 import msgspec
 
+from regfs.image.columns import StoredColumn, narrowed, opened
 from regfs.image.members import Member, MemberKind
+from regfs.image.zstdlib import zstd
 
-_NUMBERS: Final = ("modes", "uids", "gids", "times", "sizes", "offsets", "ends")
-_TYPES: Final = "Hqqqqqq"
+if TYPE_CHECKING:
+    from regfs.image.layertree import LayerTree
+
+_TYPES: Final = "Hqqqqq"
+_BLOCK: Final = 512
+"""Paths that are compressed together: one of them costs some 40 µs."""
+
+_LEVEL: Final = 3
+_IS_RARE: Final = 0x80
+KIND: Final = 0x7F
+"""The bits of a mark that are its `MemberKind`."""
 
 
 class Rare(msgspec.Struct, array_like=True, gc=False):
@@ -24,41 +35,70 @@ class Rare(msgspec.Struct, array_like=True, gc=False):
     sparse: tuple[tuple[int, int], ...] | None = None
 
 
-class Columns(msgspec.Struct, array_like=True):
-    """A table as it is stored: ``numbers`` are columns of little-endian integers, ``paths`` all paths in one."""
+class StoredTable(msgspec.Struct, array_like=True):
+    """A table as it is stored: each part compressed by itself, so that what is rarely asked for is rarely unpacked."""
 
-    kinds: bytes
-    numbers: tuple[bytes, ...]
-    paths: bytes
-    rare: dict[int, Rare]
+    count: int
+    columns: memoryview
+    paths: list[memoryview]
+    rares: memoryview
+
+
+class _Columns(msgspec.Struct, array_like=True):
+    marks: memoryview
+    numbers: tuple[StoredColumn, ...]
 
 
 class MemberTable(Sequence[Member]):
-    """Members in the archive's order, made into objects when asked for. One thread may append while others read."""
+    """Members in the archive's order, made into objects when asked for. One thread may append while others read.
+
+    ``marks``, ``modes`` and so on are the columns. A mark has a member's `MemberKind` in its `KIND` bits. ``tree``: what these
+    members make, once somebody found out; ``lock`` is for who does.
+    """
 
     def __init__(self) -> None:
         self._count = 0
-        self._kinds = bytearray()
-        self._paths = bytearray()
-        self._modes, self._uids, self._gids, self._times, self._sizes, self._offsets, self._ends = (
-            array(kind) for kind in _TYPES
-        )
-        self._rare: dict[int, Rare] = {}
+        self._growing = bytearray(), [array(kind) for kind in _TYPES], _GrowingPaths()
+        self.marks: bytearray | memoryview
+        self.modes: Sequence[int]
+        self.uids: Sequence[int]
+        self.gids: Sequence[int]
+        self.times: Sequence[int]
+        self.sizes: Sequence[int]
+        self.offsets: Sequence[int]
+        self._paths: _GrowingPaths | _StoredPaths
+        self.marks, numbers, self._paths = self._growing
+        self.modes, self.uids, self.gids, self.times, self.sizes, self.offsets = numbers
+        self._rares: dict[int, Rare] = {}
+        self._stored_rares: memoryview | None = None
+        self.tree: LayerTree | None = None
+        self.lock = Lock()
+
+    @classmethod
+    def of_members(cls, members: Sequence[Member]) -> MemberTable:
+        """A table of these; they themselves, if they are one."""
+        if isinstance(members, MemberTable):
+            return members
+        table = cls()
+        for member in members:
+            table.append(member)
+        return table
 
     def append(self, member: Member) -> None:
-        """One more."""
+        """One more; not to one that was stored."""
+        mark = int(member.kind)
         if member.target or member.device or member.xattrs or member.sparse is not None:
-            rare = Rare(member.target, member.device, member.xattrs, member.sparse)
-            self._rare[self._count] = rare
-        self._kinds.append(member.kind)
-        self._paths += member.path
-        self._ends.append(len(self._paths))
-        self._modes.append(member.mode)
-        self._uids.append(member.uid)
-        self._gids.append(member.gid)
-        self._times.append(member.mtime_ns)
-        self._sizes.append(member.size)
-        self._offsets.append(member.offset)
+            mark |= _IS_RARE
+            self._rares[self._count] = Rare(member.target, member.device, member.xattrs, member.sparse)
+        marks, (modes, uids, gids, times, sizes, offsets), paths = self._growing
+        marks.append(mark)
+        paths.append(member.path)
+        modes.append(member.mode)
+        uids.append(member.uid)
+        gids.append(member.gid)
+        times.append(member.mtime_ns)
+        sizes.append(member.size)
+        offsets.append(member.offset)
         self._count += 1  # last of all: until then nobody sees it
 
     def __len__(self) -> int:
@@ -82,68 +122,99 @@ class MemberTable(Sequence[Member]):
             number += 1
 
     def _made(self, number: int) -> Member:
-        start = self._ends[number - 1] if number else 0
-        rare = self._rare.get(number, _NOTHING)
+        rare = self.rare(number)
         return Member(
-            bytes(self._paths[start : self._ends[number]]),
-            _KINDS[self._kinds[number]],
-            self._modes[number],
-            self._uids[number],
-            self._gids[number],
-            self._times[number],
-            self._sizes[number],
-            self._offsets[number],
+            self._paths[number],
+            self.kind(number),
+            self.modes[number],
+            self.uids[number],
+            self.gids[number],
+            self.times[number],
+            self.sizes[number],
+            self.offsets[number],
             rare.target,
             rare.device,
             rare.xattrs,
             rare.sparse,
         )
 
-    def columns(self) -> Columns:
+    def kind(self, number: int) -> MemberKind:
+        """What one is."""
+        return _KINDS[self.marks[number] & KIND]
+
+    def rare(self, number: int) -> Rare:
+        """What one has that only few have."""
+        if not self.marks[number] & _IS_RARE:
+            return _NOTHING
+        stored = self._stored_rares
+        if stored is not None:
+            self._rares = msgspec.msgpack.decode(zstd.decompress(stored), type=dict[int, Rare])
+            self._stored_rares = None  # afterwards: another thread may be here too
+        return self._rares[number]
+
+    def stored(self) -> StoredTable:
         """All of it, to be stored. Nobody may append meanwhile."""
-        numbers = (self._modes, self._uids, self._gids, self._times, self._sizes, self._offsets, self._ends)
-        return Columns(
-            bytes(self._kinds), tuple(little(column) for column in numbers), bytes(self._paths), self._rare
-        )
+        numbers = (self.modes, self.uids, self.gids, self.times, self.sizes, self.offsets)
+        columns = _Columns(memoryview(self.marks), tuple(map(narrowed, numbers)))
+        rares = self._stored_rares or _squeezed(self._rares)
+        return StoredTable(self._count, _squeezed(columns), self._paths.stored(), rares)
 
     @classmethod
-    def of(cls, columns: Columns) -> MemberTable:
+    def of(cls, stored: StoredTable) -> MemberTable:
         """A table that was stored. ValueError where its parts don't belong together."""
         table = cls()
-        numbers = [from_little(kind, column) for kind, column in zip(_TYPES, columns.numbers, strict=True)]
-        table._count = len(columns.kinds)
-        if any(len(column) != table._count for column in numbers):
+        count = table._count = stored.count
+        columns = msgspec.msgpack.decode(zstd.decompress(stored.columns), type=_Columns)
+        numbers = [opened(column, count) for column in columns.numbers]
+        if len(numbers) != len(_TYPES) or len(columns.marks) != count:
             raise ValueError("columns of several lengths")
-        table._kinds, table._paths, table._rare = (
-            bytearray(columns.kinds),
-            bytearray(columns.paths),
-            columns.rare,
-        )
-        table._modes, table._uids, table._gids, table._times, table._sizes, table._offsets, table._ends = (
-            numbers
-        )
-        if table._count and max(table._kinds) >= len(_KINDS):
-            raise ValueError("a kind of member that there is not")
-        if table._ends and (table._ends[-1] != len(table._paths) or list(table._ends) != sorted(table._ends)):
-            raise ValueError("paths that don't end where they should")
+        if len(stored.paths) != -(-count // _BLOCK):
+            raise ValueError("paths that are too few or too many")
+        table.marks = columns.marks
+        table.modes, table.uids, table.gids, table.times, table.sizes, table.offsets = numbers
+        table._paths, table._stored_rares = _StoredPaths(stored.paths), stored.rares
         return table
 
 
-def little(column: array[int]) -> bytes:
-    """A column as little-endian bytes."""
-    if sys.byteorder == "big":
-        column = array(column.typecode, column)
-        column.byteswap()
-    return column.tobytes()
+class _GrowingPaths:
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q")
+
+    def append(self, path: bytes) -> None:
+        self._text += path
+        self._ends.append(len(self._text))
+
+    def __getitem__(self, number: int) -> bytes:
+        return bytes(self._text[self._ends[number - 1] if number else 0 : self._ends[number]])
+
+    def stored(self) -> list[memoryview]:
+        count = len(self._ends)
+        blocks = (range(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK))
+        return [_squeezed([self[number] for number in block]) for block in blocks]
 
 
-def from_little(kind: str, data: bytes) -> array[int]:
-    """A column of type ``kind`` out of little-endian bytes. ValueError for half a number."""
-    column = array(kind)
-    column.frombytes(data)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column
+class _StoredPaths:
+    """Paths that stay compressed; the block that was read last is held."""
+
+    def __init__(self, blocks: list[memoryview]) -> None:
+        self._blocks = blocks
+        self._last: tuple[int, list[bytes]] = (-1, [])
+
+    def __getitem__(self, number: int) -> bytes:
+        wanted, place = divmod(number, _BLOCK)
+        held, paths = self._last
+        if held != wanted:
+            paths = msgspec.msgpack.decode(zstd.decompress(self._blocks[wanted]), type=list[bytes])
+            self._last = wanted, paths
+        return paths[place]
+
+    def stored(self) -> list[memoryview]:
+        return self._blocks
+
+
+def _squeezed(value: object) -> memoryview:
+    return memoryview(zstd.compress(msgspec.msgpack.encode(value), _LEVEL))
 
 
 _KINDS: Final = tuple(MemberKind)

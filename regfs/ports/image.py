@@ -87,6 +87,31 @@ class RootEntry:
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
+EntryRow = tuple[bytes, EntryKind, int, int, int, int, int, int, Hashable]
+"""What a listing shows of an entry: name, kind, mode, uid, gid, size, mtime_ns, links, identity; each as in `RootEntry`."""
+
+
+class RootEntries(Sequence[RootEntry]):
+    """What a folder holds, by name in byte order, made as it is asked for."""
+
+    def rows(self, start: int, stop: int) -> Sequence[EntryRow]:
+        """The entries from ``start`` to before ``stop``, fewer only at the end, as rows: far cheaper than one by one."""
+        return [
+            (
+                e.path.rpartition(b"/")[2],
+                e.kind,
+                e.mode,
+                e.uid,
+                e.gid,
+                e.size,
+                e.mtime_ns,
+                e.links,
+                e.identity,
+            )
+            for e in self[start:stop]
+        ]
+
+
 class RootTree(Protocol):
     """An image's merged file tree, read lazily: a question fetches and indexes what layers it needs, and no more."""
 
@@ -94,7 +119,7 @@ class RootTree(Protocol):
         """The entry of that very path: links in it are not followed. Raises NotFound, and what reading a layer raises."""
         ...
 
-    async def entries(self, path: bytes) -> Sequence[RootEntry]:
+    async def entries(self, path: bytes) -> RootEntries:
         """What a folder holds, by name in byte order. Raises NotFound, NotADirectory."""
         ...
 

@@ -17,7 +17,7 @@ from regfs.errors import NotFound
 from regfs.image.members import OPAQUE, WHITEOUT, Member, MemberKind
 from regfs.image.merge import LayerMissing, Merge
 from regfs.manifest import Descriptor
-from regfs.ports import RootEntry, RootTree
+from regfs.ports import RootEntries, RootEntry, RootTree
 
 T = TypeVar("T")
 Layer = tuple[Member, ...]
@@ -68,8 +68,8 @@ class MemoryRoot:
             raise NotFound(repr(path))
         return found
 
-    async def entries(self, path: bytes) -> Sequence[RootEntry]:
-        found: Sequence[RootEntry] | None = self._ask(self.merge.entries, path)
+    async def entries(self, path: bytes) -> RootEntries:
+        found: RootEntries | None = self._ask(self.merge.entries, path)
         if found is None:
             raise NotFound(repr(path))
         return found

@@ -16,7 +16,6 @@ from regfs.image.table import MemberTable
 from regfs.ports import EntryKind, RootEntries, RootEntry
 
 _IMPLICIT_MODE: Final = 0o755
-_HOPS: Final = 40
 
 
 class LayerMissing(Exception):
@@ -102,7 +101,7 @@ class Merge:
         return False
 
     def _below(self, path: bytes, layer: int) -> tuple[MemberKind, bytes] | None:
-        place = self._followed(path, layer - 1)
+        place = self._locate(path, layer - 1)
         if place is None:
             return None
         if place.is_folder:
@@ -258,40 +257,9 @@ class Merge:
         return self._low[key]
 
     def _target(self, layer: int, index: int, floor: int) -> Place | None:
-        """What a hard link to a layer below leads to; links in the path of its target are followed, as `link` does."""
+        """What a hard link to a layer below leads to. The links in its target's path were followed when its layer was added."""
         _, target = self.tree(layer).remarks.low[index]
-        return self._followed(target, layer - 1, floor)
-
-    def _followed(self, path: bytes, top: int, floor: int = 0) -> Place | None:
-        """What the layers from ``top`` down to ``floor`` have at a path, with the links among its folders followed."""
-        found = self._locate(path, top, floor)
-        if found is None:
-            real = self._resolved(path, top, floor)
-            found = None if real is None or real == path else self._locate(real, top, floor)
-        return found
-
-    def _resolved(self, path: bytes, top: int, floor: int) -> bytes | None:
-        """The path with the links among its folders followed, clamped to the root. None: they lead nowhere."""
-        todo = list(reversed(path.split(b"/")))
-        real: list[bytes] = []
-        hops = 0
-        while todo:
-            part = todo.pop()
-            if part == b"..":
-                del real[-1:]
-                continue
-            real.append(part)
-            place = self._locate(b"/".join(real), top, floor) if todo else None
-            if place is None or place.is_folder:
-                continue
-            members = self.tree(place.layer).members
-            hops += 1
-            if members.kind(place.member) is not MemberKind.LINK or hops > _HOPS:
-                return None
-            target = members.rare(place.member).target
-            real = [] if target.startswith(b"/") else real[:-1]
-            todo.extend(reversed([p for p in target.split(b"/") if p not in (b"", b".")]))
-        return b"/".join(real)
+        return self._locate(target, layer - 1, floor)
 
     # ── what is shown ──
 
@@ -333,7 +301,7 @@ class Merge:
             tree = self.tree(layer)
             own, target = tree.remarks.low[index]
             candidates.update(tree.remarks.names.get(index, [own]))
-            candidates.add(self._resolved(target, layer - 1, place.layer) or target)
+            candidates.add(target)
         top = len(self._trees) - 1
         same = (self._locate(name, top, place.layer) == place for name in candidates if not _is_hidden(name))
         return max(1, sum(same))

@@ -50,6 +50,17 @@ def test_what_an_upper_layer_does_to_a_folder_with_a_file(over: list[Item], expe
     assert said == []
 
 
+@pytest.mark.parametrize("target", [b"..", b"b", b"/b"])
+def test_a_folder_in_the_place_of_a_link_below_is_entered_by_nobody_through_that_link(target: bytes) -> None:
+    below = [folder(b"b"), folder(b"b/c"), Item(b"b/f"), link(b"a", target)]
+    paths, said = tree(below, [folder(b"a"), Item(b"a/c/x")])
+    assert paths == [b"a", b"a/c", b"a/c/x", b"b", b"b/c", b"b/f"]
+    assert said == []
+    paths, said = tree(below, [folder(b"a"), hard(b"h", b"a/f")])
+    assert paths == [b"a", b"b", b"b/c", b"b/f"]
+    assert ["h is left out" in line for line in said] == [True]
+
+
 def test_a_folder_of_three_layers_has_the_attributes_of_the_topmost_that_has_a_member_for_it() -> None:
     merge = Merge(3)
     for number, items in enumerate(([folder(b"a", 0o700)], [folder(b"a", 0o711)], [Item(b"a/x")])):

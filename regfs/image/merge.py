@@ -163,6 +163,18 @@ class Merge:
         assert isinstance(entry.identity, int)
         return Place(*place_in(entry.identity))
 
+    def shows(self, path: bytes, layer: int, *, is_folder: bool) -> bool:
+        """Whether what a layer has at a path, a folder or something else, is what the tree has there. Raises LayerMissing."""
+        parts = path.split(b"/")
+        for above in range(len(self._trees) - 1, layer, -1):
+            tree = self.tree(above)
+            found, closed = tree.probe(parts)
+            if found is not None and (found >= 0 or tree.folders[~found] != IMPLICIT):
+                return False
+            if closed or (found is not None and not is_folder and tree.is_made(~found)):
+                return False
+        return not _is_hidden(path)
+
     # ── how it is found ──
 
     def _locate(self, path: bytes, top: int, floor: int = 0) -> Place | None:

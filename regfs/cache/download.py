@@ -61,7 +61,9 @@ class Download:
         return Reading(self)
 
     async def leave(self) -> None:
-        """One reader less. With the last one writing ends, and what came stays, to be resumed."""
+        """One reader less. With the last one writing ends, and what came stays, to be resumed. What is verified is kept by then."""
+        while self.is_whole and self._writer is not None:
+            await self._changed.wait()
         self._readers -= 1
         if self._readers == 0 and self._writer is not None and not self.is_whole:
             self._writer.cancel()
@@ -118,6 +120,11 @@ class Download:
                 return False
             await self._changed.wait()
 
+    async def await_verdict(self) -> None:
+        """Wait until all is verified, proved wrong, or nobody writes any more."""
+        while not self.is_whole and self.failure is None and self._writer is not None:
+            await self._changed.wait()
+
     def _awaits_verdict(self, start: int, end: int) -> bool:
         """Whoever may have read all from the start on gets the last bytes only with the word that all were right."""
         return end == self.size and not self.is_whole and self.partial.head >= start
@@ -165,6 +172,10 @@ class Reading:
     def verified(self) -> bool:
         """Whether all of it was verified by its digest."""
         return self._download.is_whole
+
+    async def await_verdict(self) -> None:
+        """See `ArrivingContent.await_verdict`."""
+        await self._download.await_verdict()
 
     def is_proven(self, start: int, end: int) -> bool:
         """Whether that range was verified, by the content's digest or one of its own."""

@@ -77,6 +77,10 @@ class ArrivingContent(OpenContent, Protocol):
         """How many bytes have to arrive before the one at ``offset`` does, for who may fetch a range instead. 0: it is there."""
         ...
 
+    async def await_verdict(self) -> None:
+        """Wait until all of it is verified, it proved to be wrong, or the one who fetched it ended."""
+        ...
+
     def is_proven(self, start: int, end: int) -> bool:
         """Whether that range was verified, by the content's digest or one of its own."""
         ...

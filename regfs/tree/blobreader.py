@@ -125,7 +125,7 @@ class BlobReader:
     async def _from_arriving(self, content: ArrivingContent, start: int, end: int) -> bytes | None:
         """None: the store keeps no more of it."""
         completes = self._seen.completes(start, end)
-        if not completes and content.missing(start) > _FAR and self._blobs.honours_ranges(self._repository):
+        if not completes and self._is_far(content, start) and self._blobs.honours_ranges(self._repository):
             data = await self._by_range(content, start, end)
             if data is not None:
                 return data
@@ -162,6 +162,12 @@ class BlobReader:
                 return data
         return None
 
+    def _is_far(self, content: ArrivingContent, start: int) -> bool:
+        """Whether much has to come before the byte at ``start``. What only the disk does not have yet has come."""
+        filling = self._transfer.filling
+        come = 0 if filling is None else filling.recent.end
+        return min(content.missing(start), start + 1 - come) > _FAR
+
     async def _from_elsewhere(self, content: ArrivingContent, start: int, end: int) -> bytes | None:
         """What is here, or what another registry's reader downloads: its troubles are not ours. None: it does not come."""
         while True:
@@ -196,6 +202,9 @@ class BlobReader:
             filling = transfer.filling
             if filling is None:
                 return  # a download of another registry's, or none: reading waits for that
+            await transfer.patiently(content.await_verdict, self._blobs.stall)
+            if content.verified:
+                return  # nobody waits until the disk has it for good
             await transfer.patiently(filling.done.wait, self._blobs.stall)
             transfer.check()
             if filling.error is not None and filling.repository == self._repository:

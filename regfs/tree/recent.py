@@ -18,6 +18,11 @@ class Recent:
         self._low = self._high = 0
         self._changed = trio.Event()
 
+    @property
+    def end(self) -> int:
+        """The offset behind the last that came."""
+        return self._high
+
     def begin(self, offset: int) -> None:
         """A transfer begins at ``offset``."""
         if offset != self._high:

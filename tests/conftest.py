@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
+from tests.support.memory import Tidier
 from tests.support.mounts import Home, fuse_mounts
 from tests.support.needs import need_programs
 from tests.support.registry import DockerRegistry, RegistryOptions
@@ -34,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("REGFS_NO_SKIP") == "1",
         help="a test that would be skipped fails (also: REGFS_NO_SKIP=1); for machines that must have everything",
     )
+
+
+_tidier = Tidier()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    yield
+    _tidier.tidy()
 
 
 @pytest.hookimpl(wrapper=True)

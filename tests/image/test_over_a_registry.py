@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ FILES = {f"f{number}": words(number, 900_000) for number in range(12)}
 WAYS = ["plain", "gzip", "zstd", "zstd, many frames"]
 
 
-@cache
+@lru_cache(maxsize=2)  # tests of one name run together
 def packed(name: str) -> bytes:
     """These files in a layer."""
     return COMPRESSIONS[name](tarred(FILES))
@@ -66,7 +66,7 @@ def evict(root: Path, pattern: str) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 @pytest.mark.parametrize("limit", [1 << 30, 0], ids=["a cache", "no room"])
 def test_a_layer_is_fetched_once_and_read_right(name: str, limit: int, tmp_path: Path) -> None:
     async def test() -> None:
@@ -80,7 +80,7 @@ def test_a_layer_is_fetched_once_and_read_right(name: str, limit: int, tmp_path:
     run(test)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 def test_a_later_mount_asks_nothing_and_after_eviction_only_for_ranges(name: str, tmp_path: Path) -> None:
     async def test() -> None:
         source = BlobSource(packed(name))
@@ -106,7 +106,7 @@ def test_a_later_mount_asks_nothing_and_after_eviction_only_for_ranges(name: str
     run(test)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 def test_two_mounts_share_a_cache_that_is_too_small(name: str, tmp_path: Path) -> None:
     async def test() -> None:
         one, other = (
@@ -134,7 +134,7 @@ def test_two_mounts_share_a_cache_that_is_too_small(name: str, tmp_path: Path) -
     run(test)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 @pytest.mark.parametrize("way", ["broken off again and again", "ranges are not honoured"])
 def test_a_registry_with_a_bad_road(name: str, way: str, tmp_path: Path) -> None:
     async def test() -> None:
@@ -149,7 +149,7 @@ def test_a_registry_with_a_bad_road(name: str, way: str, tmp_path: Path) -> None
     run(test)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 @pytest.mark.parametrize("limit", [1 << 30, 0, None], ids=["a cache", "no room", "no cache"])
 def test_a_wrong_layer_is_read_to_no_files_end_and_nothing_of_it_stays(
     name: str, limit: int | None, tmp_path: Path
@@ -173,7 +173,7 @@ def test_a_wrong_layer_is_read_to_no_files_end_and_nothing_of_it_stays(
     run(test)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", WAYS, scope="module")
 def test_content_that_is_damaged_on_disk_under_a_running_daemon_is_fetched_anew(
     name: str, tmp_path: Path
 ) -> None:

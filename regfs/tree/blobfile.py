@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from regfs.manifest import Descriptor
 from regfs.ports import ContentReader
+from regfs.tree.manifestfiles import describe
 from regfs.tree.nodes import Node
 from regfs.tree.streamed import StreamedFile
-from regfs.tree.tagfolder import ManifestFolder, describe
+from regfs.tree.tagfolder import ManifestFolder
 
 VERIFIED = "oci.verified"
 

@@ -8,8 +8,9 @@ from typing import Final
 from regfs.errors import NoSuchAttribute, NotFound
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.blobfile import BlobFile
+from regfs.tree.manifestfiles import ManifestChild
 from regfs.tree.nodes import Folder, Node
-from regfs.tree.tagfolder import ManifestChild, ManifestFolder
+from regfs.tree.tagfolder import ManifestFolder
 from regfs.tree.titles import artifact_names
 
 _SUFFIXES: Final = {"gzip": ".tar.gz", "zstd": ".tar.zst", "tar": ".tar"}

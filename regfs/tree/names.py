@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from regfs.digest import Digest
-from regfs.errors import NotEmpty, NotFound, Refused, RegfsError, Unsupported
+from regfs.errors import NotEmpty, NotFound, Refused, RegfsError
 from regfs.ports import Answer
 from regfs.reference import is_component, is_repository, is_tag, split_reference
+from regfs.tree.beside import DIGESTS, TAGS, Beside, DigestsFolder, TagsFolder
 from regfs.tree.knowledge import Role
-from regfs.tree.nodes import Folder, Link, Node
+from regfs.tree.nodes import Link, Node
 from regfs.tree.order import Order
 from regfs.tree.registry import Registry
 from regfs.tree.tagfolder import TAG_NAMES, ManifestFolder, remove_tag_folder
 
-DIGESTS = ".digests"
-TAGS = ".tags"
 REPOS = ".repos"
 
 _PROBED = frozenset({"autorun.inf", "desktop.ini"})
@@ -313,80 +312,7 @@ class RegistryRoot(NameFolder):
         return 1.0
 
 
-class _Beside(Folder):
-    """A folder that stands in a repository's by name only: it is there where the repository is."""
-
-    __slots__ = ("registry", "repository")
-
-    def __init__(self, parent: Node, name: str, registry: Registry, repository: str) -> None:
-        super().__init__(parent, name)
-        self.registry = registry
-        self.repository = repository
-
-    async def settle(self) -> None:
-        assert self.parent is not None
-        await self.parent.settle()
-
-    @property
-    def time_ns(self) -> int:
-        return self.registry.born
-
-    async def unlink(self, name: str) -> None:
-        await (await self.find(name)).settle()
-        raise Refused(f"{name} cannot be removed here")
-
-
-class DigestsFolder(_Beside):
-    """``.digests``: any manifest of the repository by its digest."""
-
-    __slots__ = ()
-
-    async def find(self, name: str) -> Node:
-        try:
-            digest = Digest.from_file_name(name)
-        except (ValueError, Unsupported):
-            raise NotFound(f"{name[:80]!r} is no digest: sha256-HEX") from None
-        return self._folder(digest)
-
-    async def entries(self) -> Sequence[Node]:
-        await self.settle()
-        return [self._folder(digest) for digest in self.registry.contents.known_digests(self.repository)]
-
-    def _folder(self, digest: Digest) -> Node:
-        name = digest.file_name
-        return self.child(
-            name, lambda: ManifestFolder(self, name, self.registry, self.repository, digest, "../..")
-        )
-
-
-class TagsFolder(_Beside):
-    """``.tags``: the tags alone, whatever else bears their names."""
-
-    __slots__ = ()
-
-    async def find(self, name: str) -> Node:
-        if not is_tag(name):
-            raise NotFound(f"{name[:80]!r} can be no tag")
-        buried = self.registry.tombstone(self.repository, name) is not None
-        if not buried and self.registry.tag_answer(self.repository, name) is Answer.NO:
-            raise NotFound(f"there is no tag {self.repository}:{name}")
-        return self._folder(name)
-
-    async def entries(self) -> Sequence[Node]:
-        listing = await self.registry.list_folder(self.repository)
-        return [self._folder(tag) for tag in listing.tags]
-
-    async def rmdir(self, name: str) -> None:
-        await (await self.find(name)).settle()
-        remove_tag_folder(self.registry, self.repository, name)
-
-    def _folder(self, tag: str) -> Node:
-        return self.child(
-            tag, lambda: ManifestFolder(self, tag, self.registry, self.repository, tag, "../..")
-        )
-
-
-class ReposFolder(_Beside):
+class ReposFolder(Beside):
     """``.repos``: the nested repositories alone, whatever tags bear their names."""
 
     __slots__ = ()

@@ -11,9 +11,10 @@ from regfs.digest import Digest
 from regfs.errors import NoSuchAttribute, NotFound, RegfsError, Unsupported
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.blobfile import BlobFile
+from regfs.tree.manifestfiles import ManifestChild, describe
 from regfs.tree.nodes import STEADY, Folder, Node
 from regfs.tree.ocilayout import LAYOUT_FILE, Reachable, index_json
-from regfs.tree.tagfolder import ManifestChild, ManifestFolder, describe
+from regfs.tree.tagfolder import ManifestFolder
 
 LAYOUT: Final = "oci-layout"
 INDEX: Final = "index.json"

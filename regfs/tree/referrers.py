@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from regfs.digest import Digest
 from regfs.errors import NoSuchAttribute, NotFound
 from regfs.manifest import Manifest
+from regfs.tree.manifestfiles import ManifestChild
 from regfs.tree.nodes import Folder, Link, Node
-from regfs.tree.tagfolder import ManifestChild, ManifestFolder
+from regfs.tree.tagfolder import ManifestFolder
 
 
 class ReferrersFolder(ManifestChild, Folder):

@@ -9,10 +9,11 @@ from regfs.errors import NoSuchAttribute, NotFound, Unsupported
 from regfs.manifest import Manifest
 from regfs.ports import ContentReader, EntryKind, Images, RootEntry, RootTree
 from regfs.tree.attributes import Kind
+from regfs.tree.manifestfiles import ManifestChild, describe
 from regfs.tree.nodes import STEADY, Folder, NamedListing, Node, decoded, encoded
 from regfs.tree.registry import Registry
 from regfs.tree.streamed import StreamedFile
-from regfs.tree.tagfolder import ManifestChild, ManifestFolder, describe
+from regfs.tree.tagfolder import ManifestFolder
 
 _LATEST = 2**63 - 1
 _READABLE = {EntryKind.FOLDER: 0o500}

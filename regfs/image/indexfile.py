@@ -59,11 +59,17 @@ class Unreadable(ValueError):
 
 
 def pack(index: LayerIndex, limits: Limits | None = None) -> bytes:
-    """An index as bytes, with the tree that its members make within ``limits``: 50 ms for 10,000 of them, so it belongs in a thread."""
+    """An index as bytes, with the tree that its members make within ``limits``: 50 ms for 10,000 of them, so it belongs in a thread.
+
+    From then on the members are held as they were stored, in less memory.
+    """
+    tree = tree_of(index.members, limits or Limits())
+    members = index.members.stored()
+    index.members.settle(members)
     stored = _Stored(
         index.size,
-        index.members.stored(),
-        tree_of(index.members, limits or Limits()).stored(),
+        members,
+        tree.stored(),
         index.spans.stored(),
         index.hashes,
         index.pieces,

@@ -58,7 +58,8 @@ class MemberTable(Sequence[Member]):
 
     def __init__(self) -> None:
         self._count = 0
-        self._growing = bytearray(), [array(kind) for kind in _TYPES], _GrowingPaths()
+        growing = bytearray(), [array(kind) for kind in _TYPES], _GrowingPaths()
+        self._growing: tuple[bytearray, list[array[int]], _GrowingPaths] | None = growing
         self.marks: bytearray | memoryview
         self.modes: Sequence[int]
         self.uids: Sequence[int]
@@ -67,7 +68,7 @@ class MemberTable(Sequence[Member]):
         self.sizes: Sequence[int]
         self.offsets: Sequence[int]
         self._paths: _GrowingPaths | _StoredPaths
-        self.marks, numbers, self._paths = self._growing
+        self.marks, numbers, self._paths = growing
         self.modes, self.uids, self.gids, self.times, self.sizes, self.offsets = numbers
         self._rares: dict[int, Rare] = {}
         self._stored_rares: memoryview | None = None
@@ -86,6 +87,7 @@ class MemberTable(Sequence[Member]):
 
     def append(self, member: Member) -> None:
         """One more; not to one that was stored."""
+        assert self._growing is not None, "nothing can be added to what was stored"
         mark = int(member.kind)
         if member.target or member.device or member.xattrs or member.sparse is not None:
             mark |= _IS_RARE
@@ -163,17 +165,25 @@ class MemberTable(Sequence[Member]):
     def of(cls, stored: StoredTable) -> MemberTable:
         """A table that was stored. ValueError where its parts don't belong together."""
         table = cls()
-        count = table._count = stored.count
+        table._count = stored.count
+        table.settle(stored)
+        return table
+
+    def settle(self, stored: StoredTable) -> None:
+        """Go on from its stored form, which takes a third of the memory. ValueError where its parts don't belong together."""
+        count = self._count
         columns = msgspec.msgpack.decode(zstd.decompress(stored.columns), type=_Columns)
         numbers = [opened(column, count) for column in columns.numbers]
         if len(numbers) != len(_TYPES) or len(columns.marks) != count:
             raise ValueError("columns of several lengths")
         if len(stored.paths) != -(-count // _BLOCK):
             raise ValueError("paths that are too few or too many")
-        table.marks = columns.marks
-        table.modes, table.uids, table.gids, table.times, table.sizes, table.offsets = numbers
-        table._paths, table._stored_rares = _StoredPaths(stored.paths), stored.rares
-        return table
+        self.marks = columns.marks
+        self.modes, self.uids, self.gids, self.times, self.sizes, self.offsets = numbers
+        self._paths = _StoredPaths(stored.paths)
+        self._growing = None
+        if not self._rares:  # else somebody may be reading there
+            self._stored_rares = stored.rares
 
 
 class _GrowingPaths:

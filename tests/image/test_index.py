@@ -57,6 +57,7 @@ def index_of(found: list[Member], size: int = 3 * CHUNK + 5) -> LayerIndex:
 def test_what_is_kept_comes_back_as_it_was(found: list[Member]) -> None:
     index = index_of(found)
     again = unpack(pack(index), index.size)
+    assert list(index.members) == found
     assert list(again.members) == found
     assert again.members[:] == found
     assert [again.members[-number] for number in range(1, len(found) + 1)] == found[::-1]
@@ -157,3 +158,20 @@ def test_a_table_is_a_sequence_that_grows() -> None:
     assert table[-1] == two
     assert table[0:1] == [one]
     assert len(table) == 2
+
+
+def test_members_that_were_kept_are_held_in_a_third_of_the_memory() -> None:
+    import tracemalloc
+
+    path = b"usr/share/some/folder/with/a/file-%06d"
+    tracemalloc.start()
+    index = index_of([])
+    for number in range(50_000):
+        index.members.append(Member(path % number, MemberKind.FILE, 0o644, size=number, mtime_ns=number))
+    before = tracemalloc.get_traced_memory()[0]
+    pack(index)
+    index.members.tree = None
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert after < before / 3
+    assert index.members[49_999].path == path % 49_999

@@ -48,8 +48,10 @@ def _run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _end_as_the_signal_would(signal.SIGINT)
+    except click.Abort as abort:
+        return _interrupted(has_new_line=isinstance(abort.__cause__, KeyboardInterrupt))
+    except KeyboardInterrupt:
+        return _interrupted()
     except (ReaderGone, OutputFailed):
         raise
     except (Exception, BaseExceptionGroup) as error:  # the edge: nothing may pass it
@@ -73,7 +75,7 @@ def _call(arguments: Sequence[str]) -> object:
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:
     cause = leaf(error)
     if isinstance(cause, KeyboardInterrupt):
-        return _end_as_the_signal_would(signal.SIGINT)
+        return _interrupted()
     if isinstance(cause, ReaderGone | OutputFailed):
         raise cause
     if isinstance(cause, BrokenPipeError):
@@ -161,11 +163,16 @@ def _drop_output() -> None:
     os.close(null)
 
 
+def _interrupted(*, has_new_line: bool = False) -> int:
+    """End behind the ``^C`` that the terminal shows; ``has_new_line``: click has ended that line."""
+    if not has_new_line:
+        click.echo(err=True)
+    return _end_as_the_signal_would(signal.SIGINT)
+
+
 def _end_as_the_signal_would(number: signal.Signals) -> int:
     """Die by the signal, as `cat` does: a shell then knows why, and stops its loop on Ctrl-C."""
     _drop_output()
-    if number is signal.SIGINT:
-        click.echo(err=True)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number

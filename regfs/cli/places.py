@@ -7,7 +7,8 @@ the registry's tree without one.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -44,8 +45,8 @@ class Place(Protocol):
         """A small file, whole."""
         ...
 
-    def pieces(self, path: str) -> AsyncIterator[bytes]:
-        """A file of any size, in pieces as they come."""
+    def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
+        """A file of any size, in pieces as they come. To be closed (`contextlib.aclosing`)."""
         ...
 
     async def attribute(self, path: str, name: str) -> str | None:
@@ -102,10 +103,11 @@ class InTree:
         """See `Place`."""
         return b"".join([piece async for piece in self.pieces(path)])
 
-    async def pieces(self, path: str) -> AsyncIterator[bytes]:
+    async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
         """See `Place`."""
-        async for piece in self.tree.chunks(await self.tree.find(path)):
-            yield piece
+        async with aclosing(self.tree.chunks(await self.tree.find(path))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def attribute(self, path: str, name: str) -> str | None:
         """See `Place`."""
@@ -134,7 +136,7 @@ class OnMount:
         """See `Place`."""
         return await _told(path, Path(path).read_bytes)
 
-    async def pieces(self, path: str) -> AsyncIterator[bytes]:
+    async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
         """See `Place`."""
         stream = await _told(path, lambda: Path(path).open("rb", buffering=0))  # noqa: SIM115  # closed below
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -113,8 +114,8 @@ class Tree:
                 self.filesystem.remember(entry.attributes.ino)
         return len(found) > before
 
-    async def chunks(self, node: Node) -> AsyncIterator[bytes]:
-        """A file's bytes, in pieces."""
+    async def chunks(self, node: Node) -> AsyncGenerator[bytes, None]:
+        """A file's bytes, in pieces. To be closed (`contextlib.aclosing`): what came is kept only then."""
         opened = await self.filesystem.open(node.ino, writing=False)
         try:
             offset = 0
@@ -164,15 +165,49 @@ class Trees:
         return self._open[key]
 
 
-def run(work: Callable[[Trees], Awaitable[T]], **overrides: object) -> T:
-    """Run ``work`` with trees by the user's settings, of which ``overrides`` change some."""
+def run(work: Callable[[Trees], Awaitable[T]], *, ends_in_order: bool = False, **overrides: object) -> T:
+    """Run ``work`` with trees by the user's settings, of which ``overrides`` change some.
+
+    ``ends_in_order``: Ctrl-C lets what is under way come to its end, so that what came of a blob is kept; a second one
+    ends the process at once. Only for work that blocks nowhere: else the first one waits for that.
+    """
     settings, connections = load(overrides)
 
     async def whole() -> T:
         async with AsyncExitStack() as stack:
             return await work(Trees(settings, connections, stack))
 
-    return trio.run(whole)
+    async def till_interrupted() -> T:
+        with _interruptible() as scope:
+            result = await whole()
+        if scope.cancel_called:
+            raise KeyboardInterrupt
+        return result
+
+    return trio.run(till_interrupted if ends_in_order and _minds_interrupts() else whole)
+
+
+def _minds_interrupts() -> bool:
+    """Whether Ctrl-C is to end this process: not in the background of a shell without job control."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextmanager
+def _interruptible() -> Iterator[trio.CancelScope]:
+    """A block that the first Ctrl-C cancels, and nothing else: no line of code is broken off in its midst."""
+    token = trio.lowlevel.current_trio_token()
+    scope = trio.CancelScope()
+
+    def cancel(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        token.run_sync_soon(scope.cancel)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        with scope:
+            yield scope
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _refuse_mounted(text: str, connections: Sequence[Connection]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,43 +57,19 @@ def warm(paths: tuple[str, ...], jobs: int, quiet: bool, as_json: bool) -> int:
     limit, folder = settings.cache_size, settings.cache_folder
     shows_bar = not quiet and sys.stderr.isatty()
 
-    async def fetch(trees: Trees) -> _Warming | None:
+    async def fetch(trees: Trees) -> _Warming:
         from regfs.cache.disk import DiskStore
 
         warming = _Warming(trees, DiskStore(folder, limit), limit)
         progress = _Progress(shows_bar=shows_bar, quiet=quiet)
-        # Registries are opened here, and closed behind this: no scope of ours may end in between.
         for path in paths:
             await warming.plan(path)
-        return warming if await _till_interrupted(lambda: warming.run(jobs, progress)) else None
+        await warming.run(jobs, progress)
+        return warming
 
-    done = walk.run(fetch)
-    if done is None:
-        raise KeyboardInterrupt
+    done = walk.run(fetch, ends_in_order=True)
     done.report(as_json)
     return FAILED if done.failures else OK
-
-
-async def _till_interrupted(work: Callable[[], Awaitable[None]]) -> bool:
-    """Do it, and end in good order at Ctrl-C: what came of each blob is then kept. False: it was interrupted."""
-    import signal
-
-    import trio
-
-    interrupted = False
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                nonlocal interrupted
-                async for _ in signals:
-                    interrupted = True
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            await work()
-            nursery.cancel_scope.cancel()
-    return not interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +199,9 @@ class _Warming:
         async def one(blob: Blob) -> None:
             async with limiter:
                 try:
-                    async for piece in blob.place.pieces(blob.path):
-                        progress.came(len(piece))
+                    async with aclosing(blob.place.pieces(blob.path)) as pieces:
+                        async for piece in pieces:
+                            progress.came(len(piece))
                     self.fetched.append(blob)
                     progress.done(blob)
                 except RegfsError as error:

@@ -130,6 +130,7 @@ async def signed_in(connection: Connection, keychain: Keychain) -> str:
 
 
 def as_dict(report: Report) -> dict[str, object]:
+    """A connection as ``regfs registries --json`` prints it, secrets blotted out."""
     from regfs.log import redact
 
     return {

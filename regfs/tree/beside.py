@@ -27,14 +27,17 @@ class Beside(Folder):
         self.repository = repository
 
     async def settle(self) -> None:
+        """Ask what the folder that it stands in asks. Raises NotFound where that is no repository."""
         assert self.parent is not None
         await self.parent.settle()
 
     @property
     def time_ns(self) -> int:
+        """When this mount began, in nanoseconds since 1970: no registry says when a repository was made."""
         return self.registry.born
 
     async def unlink(self, name: str) -> None:
+        """Nothing is removed here. Raises Refused, or NotFound where there is no such name."""
         await (await self.find(name)).settle()
         raise Refused(f"{name} cannot be removed here")
 
@@ -45,6 +48,7 @@ class DigestsFolder(Beside):
     __slots__ = ()
 
     async def find(self, name: str) -> Node:
+        """The folder of a digest (``sha256-HEX``), asked for once something in it is. Raises NotFound for what is no digest."""
         try:
             digest = Digest.from_file_name(name)
         except (ValueError, Unsupported):
@@ -52,6 +56,7 @@ class DigestsFolder(Beside):
         return self._folder(digest)
 
     async def entries(self) -> Sequence[Node]:
+        """The digests that this mount has met: no registry lists them all."""
         await self.settle()
         return [self._folder(digest) for digest in self.registry.contents.known_digests(self.repository)]
 
@@ -68,6 +73,7 @@ class TagsFolder(Beside):
     __slots__ = ()
 
     async def find(self, name: str) -> Node:
+        """The folder of a tag, also of one that was deleted a moment ago. Raises NotFound where it is known that there is none."""
         if not is_tag(name):
             raise NotFound(f"{name[:80]!r} can be no tag")
         buried = self.registry.tombstone(self.repository, name) is not None
@@ -76,10 +82,12 @@ class TagsFolder(Beside):
         return self._folder(name)
 
     async def entries(self) -> Sequence[Node]:
+        """All tags of the repository. Raises what listing it does."""
         listing = await self.registry.list_folder(self.repository)
         return [self._folder(tag) for tag in listing.tags]
 
     async def rmdir(self, name: str) -> None:
+        """End the tombstone of a tag. Raises NotEmpty for a tag that is there, NotFound for one that is not."""
         await (await self.find(name)).settle()
         remove_tag_folder(self.registry, self.repository, name)
 

@@ -48,15 +48,18 @@ class LayersFolder(ManifestChild, Folder):
 
     @property
     def is_steady(self) -> bool:
+        """False: only a file's bytes can be steady."""
         return False
 
     async def find(self, name: str) -> Node:
+        """A layer's file; of an index the host's manifest may be asked for. Raises NotFound, and what reading that manifest does."""
         named = await self._layers()
         if name not in named:
             raise NotFound(f"{self.path()} holds no {name}")
         return self._file(name, named[name])
 
     async def entries(self) -> Sequence[Node]:
+        """The layers' files in the manifest's order; fetches none of them."""
         return [self._file(name, descriptor) for name, descriptor in (await self._layers()).items()]
 
     async def _layers(self) -> Mapping[str, Descriptor]:
@@ -69,7 +72,9 @@ class LayersFolder(ManifestChild, Folder):
         return self.child(name, lambda: BlobFile(self, name, self.folder, descriptor))
 
     def attribute_names(self) -> list[str]:
+        """None: what is in a manifest's attributes is not true of this folder."""
         return []
 
     async def attribute(self, name: str) -> str:
+        """Raises NoSuchAttribute."""
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")

@@ -39,6 +39,7 @@ class RoomLink(Link):
 
     @property
     def holds_for(self) -> float:
+        """In seconds: as long as the tag is believed to lead where it does."""
         return cast("ManifestFolder", self.parent).shows_for
 
 
@@ -69,20 +70,25 @@ class ManifestChild(Node):
 
     @property
     def time_ns(self) -> int:
+        """The manifest's time as its tag's or digest's folder shows it, in nanoseconds since 1970."""
         return self.folder.registry.times.of(self.folder.repository, self.folder.tag, self.descriptor.digest)
 
     @property
     def holds_for(self) -> float:
+        """In seconds: as long as its folder may be believed to show this manifest."""
         return self.folder.shows_for
 
     @property
     def is_steady(self) -> bool:
+        """True: other bytes are another manifest's, and another node's."""
         return True
 
     def attribute_names(self) -> list[str]:
+        """The manifest's digest, media type and size, and its reference."""
         return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
 
     async def attribute(self, name: str) -> str:
+        """One of them; ``regfs.reference`` is the folder's. Raises NoSuchAttribute."""
         if name == "regfs.reference":
             return await self.folder.attribute(name)
         return describe(self.descriptor, name)
@@ -99,14 +105,17 @@ class PlainFile(ManifestChild):
 
     @property
     def size(self) -> int:
+        """In bytes; of a metered manifest the size that the HEAD told."""
         return self.descriptor.size if self._data is None else len(self._data)
 
     @property
     def is_steady(self) -> bool:
+        """False where the bytes are not as many as the HEAD told, and the kernel with it."""
         # The kernel reads no further than the size that it was told, unless it keeps no pages.
         return self.name == DIGEST or self.size == self.descriptor.size
 
     async def content(self) -> bytes:
+        """The file's bytes; a metered manifest is got now. Raises NotFound once the tag is deleted, HalfDeleted for a throw-away."""
         self.check_there()
         if self._data is None:
             folder = self.folder
@@ -133,6 +142,7 @@ class ConfigFile(ManifestChild):
         self._descriptor = manifest.config
 
     async def settle(self) -> None:
+        """Of an index, read the host's manifest, which names the config. Raises NotFound where that has none."""
         if self._descriptor is None:
             folder = self.folder
             image = await folder.registry.contents.image(folder.repository, self.manifest)
@@ -142,24 +152,29 @@ class ConfigFile(ManifestChild):
 
     @property
     def open_time_ns(self) -> int | None:
+        """The time to show until the config is read, which says when the image was made; None: `time_ns` is final."""
         return self.folder.registry.times.still_open(
             self.folder.repository, self.folder.tag, self.manifest.digest
         )
 
     @property
     def size(self) -> int:
+        """In bytes; 0 until it is settled."""
         return 0 if self._descriptor is None else self._descriptor.size
 
     @property
     def holds_for(self) -> float:
+        """In seconds; 0 until it is settled, so that the kernel believes no size of 0."""
         return 0.0 if self._descriptor is None else super().holds_for
 
     async def content(self) -> bytes:
+        """The config's bytes, verified. Raises NotFound once the tag is deleted, and what `Source.blob` does."""
         self.check_there()
         await self.settle()
         return await self.folder.registry.contents.config(self.folder.repository, self.manifest)
 
     async def attribute(self, name: str) -> str:
+        """Those of the config's descriptor, which may cost the host's manifest. Raises NoSuchAttribute."""
         if name == "regfs.reference":
             return await super().attribute(name)
         await self.settle()
@@ -179,21 +194,26 @@ class PlatformsFolder(ManifestChild, Folder):
 
     @property
     def is_steady(self) -> bool:
+        """False: only a file's bytes can be steady."""
         return False
 
     def attribute_names(self) -> list[str]:
+        """None: what is in the index's attributes is not true of this folder."""
         return []
 
     async def attribute(self, name: str) -> str:
+        """Raises NoSuchAttribute."""
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
 
     async def find(self, name: str) -> Node:
+        """The link to a platform's manifest, which is not asked for. Raises NotFound, also once the tag is deleted."""
         for platform, descriptor in self.manifest.platforms():
             if platform == name and not self.is_gone:
                 return self._link(platform, descriptor)
         raise NotFound(f"the index has no platform {name}")
 
     async def entries(self) -> Sequence[Node]:
+        """The links in the index's order; none once the tag is deleted."""
         if self.is_gone:
             return []
         return [self._link(platform, descriptor) for platform, descriptor in self.manifest.platforms()]

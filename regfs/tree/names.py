@@ -67,6 +67,7 @@ class NameFolder(ManifestFolder):
         return Answer.NO if answers == (Answer.NO, Answer.NO) else Answer.UNKNOWN
 
     async def settle(self) -> None:
+        """Ask what this name is: tag, repository or namespace. Raises NotFound where it is none of them."""
         if self.may_be_tag or not self.repository:
             await self.registry.settle(self.repository, self.name)
         elif self._known_apart() in (Answer.NO, Answer.UNKNOWN):
@@ -74,21 +75,25 @@ class NameFolder(ManifestFolder):
 
     @property
     def mode(self) -> int | None:
+        """0111 where the registry lets nobody list what is here; else the mount's."""
         refused = self.registry.catalog.refusal(self.full) is not None
         return 0o111 if refused and self.registry.is_closed(self.full, self.role) else None
 
     @property
     def time_ns(self) -> int:
+        """The tag's time, or when this mount began; in nanoseconds since 1970."""
         if self.may_be_tag and self.registry.tag_answer(self.repository, self.name) is Answer.YES:
             return super().time_ns
         return self.registry.born
 
     @property
     def open_time_ns(self) -> int | None:
+        """The tag's time in passing; None of what is no tag."""
         return super().open_time_ns if self._is_known_tag else None
 
     @property
     def holds_for(self) -> float:
+        """In seconds; 0 until it is known what the name is."""
         if not isinstance(self.role, Role):
             return 0.0
         if self.may_be_tag:
@@ -98,6 +103,7 @@ class NameFolder(ManifestFolder):
     # ── what it holds ──
 
     async def find(self, name: str) -> Node:
+        """What is in it: of a tag its files, else the next name, which is asked for once something needs to know. Raises NotFound."""
         if name in (DIGESTS, TAGS, REPOS):
             return self.beside(name)
         tag = self._tag_answer
@@ -151,6 +157,7 @@ class NameFolder(ManifestFolder):
         return self.child(name, lambda: Link(self, name, f"{repository}/{behind}", 0.0))
 
     async def entries(self) -> Sequence[Node]:
+        """Of a tag its files, else tags and nested repositories. Raises NotFound, and ListingRefused where it may not be listed."""
         if self._is_tombstone or self._is_known_tag:
             return await super().entries()
         try:
@@ -173,6 +180,7 @@ class NameFolder(ManifestFolder):
     # ── removing ──
 
     async def unlink(self, name: str) -> None:
+        """Of a tag's folder, see `ManifestFolder.unlink`; elsewhere Refused, or NotFound."""
         if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
             return await super().unlink(name)
         node = await self.find(name)
@@ -180,6 +188,7 @@ class NameFolder(ManifestFolder):
         raise Refused(f"{name} is no file of the registry's: there is nothing to remove")
 
     async def rmdir(self, name: str) -> None:
+        """End a tag's tombstone, or remove a repository that is empty. Raises NotEmpty, Refused, NotFound."""
         if self._is_tombstone or (self.may_be_tag and await self.registry.is_tag(self.repository, self.name)):
             return await super().rmdir(name)
         if name == REPOS:
@@ -204,11 +213,13 @@ class NameFolder(ManifestFolder):
     # ── extended attributes ──
 
     def attribute_names(self) -> list[str]:
+        """A tag's, else ``regfs.reference``, and ``regfs.partial`` where a listing is known to lack something."""
         if self._is_known_tag:
             return super().attribute_names()
         return ["regfs.reference", *(["regfs.partial"] if self.full in self.registry.partial else [])]
 
     async def attribute(self, name: str) -> str:
+        """One of them. Asks what the name is; of a tag's, where it leads. Raises NotFound, NoSuchAttribute."""
         if (
             name.startswith("oci.")
             and self.may_be_tag
@@ -288,6 +299,7 @@ class RegistryRoot(NameFolder):
 
     @property
     def full(self) -> str:
+        """Empty: it is below no name."""
         return ""
 
     async def settle(self) -> None:
@@ -300,15 +312,18 @@ class RegistryRoot(NameFolder):
 
     @property
     def mode(self) -> int | None:
+        """0111 where nobody may list the registry and nothing below it is known; else the mount's."""
         refused = self.registry.catalog.refusal() is not None
         return 0o111 if refused and not self.registry.catalog.proven.children else None
 
     @property
     def role(self) -> Role | Answer:
+        """Always a namespace."""
         return Role.NAMESPACE
 
     @property
     def holds_for(self) -> float:
+        """1 s: a sign-out takes the folder away."""
         return 1.0
 
 
@@ -318,15 +333,18 @@ class ReposFolder(Beside):
     __slots__ = ()
 
     async def find(self, name: str) -> Node:
+        """A nested repository, asked for once something needs to know. Raises NotFound for what can be none."""
         if not is_component(name) or not is_repository(f"{self.repository}/{name}"):
             raise NotFound(f"{name[:80]!r} can be no repository")
         return self._folder(name)
 
     async def entries(self) -> Sequence[Node]:
+        """The nested repositories. Raises what listing the repository does."""
         listing = await self.registry.list_folder(self.repository)
         return [self._folder(name) for name in listing.nested]
 
     async def rmdir(self, name: str) -> None:
+        """Remove a nested repository that is empty. Raises NotEmpty, NotFound, Refused."""
         child = await self.find(name)
         await child.settle()
         listing = await self.registry.list_folder(f"{self.repository}/{name}")

@@ -38,6 +38,7 @@ class OciFolder(ManifestChild, Folder):
 
     @property
     def is_steady(self) -> bool:
+        """False: only a file's bytes can be steady."""
         return False
 
     @property
@@ -48,6 +49,7 @@ class OciFolder(ManifestChild, Folder):
         return self._reachable
 
     async def find(self, name: str) -> Node:
+        """One of the three names of a layout (image-layout.md); asks nothing. Raises NotFound."""
         if name == LAYOUT:
             return self._file(name, LAYOUT_FILE, STEADY)
         if name == INDEX:
@@ -59,12 +61,14 @@ class OciFolder(ManifestChild, Folder):
         raise NotFound(f"an OCI layout holds no {name}")
 
     async def entries(self) -> Sequence[Node]:
+        """All three; asks nothing."""
         return [await self.find(name) for name in (LAYOUT, INDEX, BLOBS)]
 
     def _file(self, name: str, data: bytes, holds_for: float) -> Node:
         return self.child((name, data), lambda: LayoutFile(self, name, data, holds_for))
 
     def attribute_names(self) -> list[str]:
+        """Those of the manifest that the layout is of."""
         return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
 
     # ── what is in it ──
@@ -133,17 +137,21 @@ class LayoutFile(Node):
 
     @property
     def size(self) -> int:
+        """In bytes."""
         return len(self._data)
 
     @property
     def holds_for(self) -> float:
+        """In seconds, as it was made with."""
         return self._holds_for
 
     @property
     def is_steady(self) -> bool:
+        """True: another content is another node."""
         return True
 
     async def content(self) -> bytes:
+        """What it was made with."""
         return self._data
 
 
@@ -160,9 +168,11 @@ class BlobsFolder(Folder):
 
     @property
     def holds_for(self) -> float:
+        """In seconds: as long as the layout's folder."""
         return self.layout.holds_for
 
     async def find(self, name: str) -> Node:
+        """An algorithm's folder; costs the manifests not read yet where none read so far has such a blob. Raises NotFound."""
         algorithms = self.layout.reachable.algorithms()
         if name not in algorithms:
             algorithms = (await self.layout.whole()).algorithms()
@@ -171,6 +181,7 @@ class BlobsFolder(Folder):
         return self._algorithm(name)
 
     async def entries(self) -> Sequence[Node]:
+        """A folder for each algorithm; costs the manifests that were not read yet."""
         return [self._algorithm(name) for name in (await self.layout.whole()).algorithms()]
 
     def _algorithm(self, name: str) -> Node:
@@ -190,9 +201,11 @@ class AlgorithmFolder(Folder):
 
     @property
     def holds_for(self) -> float:
+        """In seconds: as long as the layout's folder."""
         return self.layout.holds_for
 
     async def find(self, name: str) -> Node:
+        """A blob by the digits of its digest, read no further than to the manifest that names it. Raises NotFound."""
         try:
             digest = Digest.parse(f"{self.name}:{name}")
         except (ValueError, Unsupported):
@@ -203,6 +216,7 @@ class AlgorithmFolder(Folder):
         return self._blob(descriptor)
 
     async def entries(self) -> Sequence[Node]:
+        """All blobs; costs the manifests that were not read yet, and asks again for those that were missing."""
         if self.layout.reachable.missing:
             await self.layout.ask_again()
         found = (await self.layout.whole()).descriptors()
@@ -221,9 +235,11 @@ class AlgorithmFolder(Folder):
         return f"the registry lacks {missing} of the manifests that the index names" if missing else ""
 
     def attribute_names(self) -> list[str]:
+        """``regfs.partial`` where the registry lacks manifests that the index names."""
         return ["regfs.partial"] if self.partial else []
 
     async def attribute(self, name: str) -> str:
+        """``1`` for ``regfs.partial``. Raises NoSuchAttribute."""
         if name == "regfs.partial" and self.partial:
             return "1"
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
@@ -245,22 +261,28 @@ class ManifestBlob(Node):
 
     @property
     def size(self) -> int:
+        """In bytes, as its descriptor says."""
         return self.descriptor.size
 
     @property
     def holds_for(self) -> float:
+        """In seconds: as long as the folder of the tag or digest."""
         return self._folder.holds_for
 
     @property
     def is_steady(self) -> bool:
+        """True: it is named by its digest."""
         return True
 
     async def content(self) -> bytes:
+        """The manifest's exact bytes, verified. Raises what `Source.manifest` does."""
         contents, repository = self._folder.registry.contents, self._folder.repository
         return (await contents.by_digest(repository, self.descriptor.digest)).raw
 
     def attribute_names(self) -> list[str]:
+        """Its digest, media type and size."""
         return ["oci.digest", "oci.mediatype", "oci.size"]
 
     async def attribute(self, name: str) -> str:
+        """One of them. Raises NoSuchAttribute."""
         return describe(self.descriptor, name)

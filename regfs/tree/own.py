@@ -41,22 +41,27 @@ class OwnFolder(Folder):
 
     @property
     def mode(self) -> int | None:
+        """0700, whatever the mount's modes are."""
         return 0o700
 
     @property
     def time_ns(self) -> int:
+        """When this mount began, in nanoseconds since 1970."""
         return self._born
 
     @property
     def holds_for(self) -> float:
+        """1 s."""
         return 1.0
 
     async def find(self, name: str) -> Node:
+        """One of the daemon's files. Raises NotFound."""
         if name not in self._files:
             raise NotFound(f"{NAME} holds no {name}")
         return self.child(name, lambda: self._files[name](self, name))
 
     async def entries(self) -> Sequence[Node]:
+        """All of them."""
         return [await self.find(name) for name in self._files]
 
 
@@ -71,13 +76,16 @@ class Snapshot(Node):
 
     @property
     def mode(self) -> int | None:
+        """0600: it may name what only its owner reads."""
         return 0o600
 
     @property
     def size(self) -> int:
+        """In bytes, as it is now; another reading may have another."""
         return len(self._render().encode())
 
     async def content(self) -> bytes:
+        """As it is now: an open file keeps what it was opened with."""
         return self._render().encode()
 
 
@@ -92,13 +100,16 @@ class ErrorsFile(Node):
 
     @property
     def mode(self) -> int | None:
+        """0600: it may name what only its owner reads."""
         return 0o600
 
     @property
     def size(self) -> int:
+        """In bytes, as it is now."""
         return self.log.size
 
     async def content(self) -> bytes:
+        """All that is kept: `KEEP_LINES` lines, and more while somebody reads on."""
         return self.log.read(0, self.log.size)
 
 

@@ -23,9 +23,11 @@ class ConnectionsRoot(Folder):
 
     @property
     def time_ns(self) -> int:
+        """When this mount began, in nanoseconds since 1970."""
         return self._born
 
     async def find(self, name: str) -> Node:
+        """A connection's folder, or by its address a link there. Notices sign-ins. Raises NotFound."""
         self.on_use()
         if name in self.shown:
             return self.shown[name][0]
@@ -35,5 +37,6 @@ class ConnectionsRoot(Folder):
         raise NotFound(f"there is no connection {name[:80]}")
 
     async def entries(self) -> Sequence[Node]:
+        """The connections' folders, in the order they were opened. Notices sign-ins."""
         self.on_use()
         return [folder for folder, _ in self.shown.values()]

@@ -78,6 +78,7 @@ class ManifestFolder(Folder):
         return await self.registry.manifest(self.repository, self.reference)
 
     async def settle(self) -> None:
+        """Ask whether the tag or the digest is there; a tag that was deleted a moment ago still is. Raises NotFound."""
         if isinstance(self.reference, Digest):
             await self.manifest()
             return
@@ -92,11 +93,13 @@ class ManifestFolder(Folder):
 
     @property
     def time_ns(self) -> int:
+        """What is known best of when the manifest was made or pushed, in nanoseconds since 1970; asks nothing."""
         digest = self.reference if isinstance(self.reference, Digest) else self._digest_now()
         return self.registry.times.of(self.repository, self.tag, digest)
 
     @property
     def open_time_ns(self) -> int | None:
+        """The time to show in passing while the manifest is not read; None: `time_ns` is final."""
         digest = self.reference if isinstance(self.reference, Digest) else self._digest_now()
         return self.registry.times.still_open(self.repository, self.tag, digest)
 
@@ -106,6 +109,7 @@ class ManifestFolder(Folder):
 
     @property
     def holds_for(self) -> float:
+        """In seconds: a tag's as long as its listing is believed, a digest's for long once its manifest is at hand."""
         if isinstance(self.reference, Digest):
             return STEADY if self.registry.contents.holds(self.repository, self.reference) else 0.0
         return self.registry.entry_left(self.repository, self.reference)
@@ -118,6 +122,7 @@ class ManifestFolder(Folder):
         return self.registry.manifest_left(self.repository, self.reference)
 
     async def find(self, name: str) -> Node:
+        """One of its files or links, which costs the manifest (of a metered one, a HEAD). Raises NotFound."""
         if self.tag is not None:
             grave = self.registry.tombstone(self.repository, self.tag)
             if grave is not None:
@@ -133,6 +138,7 @@ class ManifestFolder(Folder):
         return self.show(await self.manifest(), name)
 
     async def entries(self) -> Sequence[Node]:
+        """Its files and links, `manifest.json` first; of a tag deleted a moment ago what of it was not removed yet."""
         if self.tag is not None:
             grave = self.registry.tombstone(self.repository, self.tag)
             if grave is not None:
@@ -171,6 +177,7 @@ class ManifestFolder(Folder):
         return self.child((name, None), lambda: made(self, name, (name, None)))
 
     async def unlink(self, name: str) -> None:
+        """Of ``manifest.json``: delete the tag. Of a deleted one, another name of the tombstone. Raises Refused, Moved, NotFound …"""
         if self.tag is None:
             raise Refused("a manifest is deleted by its tag, never by its digest")
         grave = self.registry.tombstone(self.repository, self.tag)
@@ -212,6 +219,7 @@ class ManifestFolder(Folder):
         return Refused(f"{name} goes with its tag: remove manifest.json to delete the tag")
 
     async def rmdir(self, name: str) -> None:
+        """Take a folder from a tombstone. Of a tag that is there: raises why it was not deleted, or Refused."""
         grave = None if self.tag is None else self.registry.tombstone(self.repository, self.tag)
         if grave is None:
             await self.find(name)
@@ -219,9 +227,11 @@ class ManifestFolder(Folder):
         grave.names.pop(name, None)
 
     def attribute_names(self) -> list[str]:
+        """The manifest's digest, media type and size, and its reference."""
         return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
 
     async def attribute(self, name: str) -> str:
+        """One of them; a digest is known without asking where the listing has it. Raises NotFound, NoSuchAttribute."""
         if name == "regfs.reference":
             mark = ":" if self.tag is not None else "@"
             await self.settle()

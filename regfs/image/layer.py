@@ -13,6 +13,7 @@ from regfs.digest import Digest
 from regfs.errors import DeadlineExceeded, DigestMismatch
 from regfs.image import indexfile
 from regfs.image.archive_limits import ArchiveLimits
+from regfs.image.bounds import still_holds
 from regfs.image.indexfile import LayerIndex, Unreadable
 from regfs.image.layerbytes import LayerBytes
 from regfs.image.limits import Limits
@@ -234,7 +235,8 @@ class IndexedLayer:
         except Unreadable as reason:
             logger.info("the index of layer %s is made anew: %s", self.digest, reason)
             return None
-        if index.faults and index.limits != as_text(self._layers.limits, self._layers.archive_limits):
+        now = as_text(self._layers.limits, self._layers.archive_limits)
+        if not still_holds(index.limits, now, lacks=bool(index.faults)):
             return None
         self._bytes.hashes = index.hashes
         return index

@@ -1,0 +1,32 @@
+"""Whether an index that was kept still holds within the limits of now."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LIMIT: Final = re.compile(r"(\w+)=(\d+)")
+
+_SEEN_TO_LATER: Final = frozenset({"members", "path", "name", "depth", "size"})
+"""What the merge looks at too, each time: lowered, these leave out what is in the index."""
+
+_NOT_OF_THE_PASS: Final = frozenset({"name", "depth"})
+"""What only the merge looks at: the index lacks nothing for these."""
+
+
+def still_holds(made_within: str, now: str, *, lacks: bool) -> bool:
+    """Whether an index made within some limits (as `regfs.image.onepass.as_text` has them) says what one of ``now`` would.
+
+    ``lacks``: something was left out of it. A limit that was raised may let that in; one that was lowered may leave out
+    what is in it.
+    """
+    before, after = _numbers(made_within), _numbers(now)
+    if before.keys() != after.keys():
+        return False
+    raised = {name for name, limit in after.items() if limit > before[name]}
+    lowered = {name for name, limit in after.items() if limit < before[name]}
+    return lowered <= _SEEN_TO_LATER and not (lacks and raised - _NOT_OF_THE_PASS)
+
+
+def _numbers(limits: str) -> dict[str, int]:
+    return {name: int(limit) for name, limit in _LIMIT.findall(limits)}

@@ -41,7 +41,7 @@ class LateImages:
         self._making = trio.Lock()
 
     async def root(self, repository: str, image: Manifest) -> RootTree:
-        """See `Images.root`."""
+        """See `regfs.ports.Images.root`."""
         if self._images is None:
             async with self._making:
                 if self._images is None:

@@ -48,7 +48,7 @@ class _WithoutGrants:
         self._fields = fields
 
     async def get(self, connection: Connection) -> Credential | None:
-        """See `Keychain`. CredentialError for a grant, and for a password without a user name where one is needed."""
+        """See `regfs.ports.Keychain.get`. CredentialError for a grant, and for a password without a user name where one is needed."""
         credential = await self._inner.get(connection)
         if credential is not None and credential.kind is CredentialKind.OAUTH_GRANT:
             raise CredentialError(
@@ -66,7 +66,7 @@ class _WithoutGrants:
         return wanted and credential.kind is CredentialKind.PASSWORD and not credential.username
 
     async def parts(self, connection: Connection) -> Sequence[str]:
-        """See `KnowsParts`."""
+        """See `regfs.ports.KnowsParts.parts`."""
         return await self._inner.parts(connection) if isinstance(self._inner, KnowsParts) else ()
 
 

@@ -80,18 +80,18 @@ class WrappedSource:
         return True
 
     async def check(self) -> None:
-        """See `Source.check`."""
+        """See `regfs.ports.Source.check`."""
         await self.around(self._inner.check)
 
     async def tags(self, repository: str) -> AsyncIterator[TagPage]:
-        """See `Source.tags`."""
+        """See `regfs.ports.Source.tags`."""
         self.admit(repository)
         async with aclosing(self.each(self._inner.tags(repository))) as pages:
             async for page in pages:
                 yield page
 
     def manifest(self, repository: str, reference: TagOrDigest) -> Coroutine[object, object, RawManifest]:
-        """See `Source.manifest`. What `admit` raises comes with the call, not with its await."""
+        """See `regfs.ports.Source.manifest`. What `admit` raises comes with the call, not with its await."""
         if self._passes:
             return self._inner.manifest(repository, reference)
         self.admit(repository)
@@ -101,7 +101,7 @@ class WrappedSource:
     async def blob(
         self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        """See `Source.blob`. The request is one call; the reader's own pace afterwards is nobody's load."""
+        """See `regfs.ports.Source.blob`. The request is one call; the reader's own pace afterwards is nobody's load."""
         self.admit(repository)
         stream = self._inner.blob(repository, descriptor, start, end)
         chunks = await self.around(stream.__aenter__)
@@ -114,7 +114,7 @@ class WrappedSource:
             await stream.__aexit__(None, None, None)
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """See `Source.capability`: the inner one's, wrapped."""
+        """See `regfs.ports.Source.capability`: the inner one's, wrapped."""
         if repository is not None:
             self.admit(repository)
         found = self._inner.capability(kind, repository)
@@ -122,7 +122,7 @@ class WrappedSource:
         return found if found is None or wrapper is None else cast("C", wrapper(found, self))
 
     async def aclose(self) -> None:
-        """See `Source.aclose`."""
+        """See `regfs.ports.Source.aclose`."""
         await self._inner.aclose()
 
     async def each(self, pages: AsyncIterator[T]) -> AsyncGenerator[T, None]:
@@ -235,7 +235,7 @@ class ReadOnlySource(WrappedSource):
     )
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """See `Source.capability`."""
+        """See `regfs.ports.Source.capability`."""
         return super().capability(kind, repository) if kind in self._READS else None
 
 
@@ -323,7 +323,7 @@ class CountingSource(WrappedSource):
             raise
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """See `Source.capability`: counters are always to be had."""
+        """See `regfs.ports.Source.capability`: counters are always to be had."""
         return cast("C", self) if kind is Counts else super().capability(kind, repository)
 
     def counters(self) -> Mapping[str, int]:
@@ -360,7 +360,7 @@ class HeldSource(WrappedSource):
         self._ready = ready
 
     def capability(self, kind: type[C], repository: str | None = None) -> C | None:
-        """See `Source.capability`."""
+        """See `regfs.ports.Source.capability`."""
         found = super().capability(kind, repository)
         if found is not None and kind is DeletesTags:
             return cast("C", _HeldDeletes(cast("DeletesTags", found), self._ready))

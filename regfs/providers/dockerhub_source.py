@@ -120,7 +120,7 @@ class HubSource(V2Source):
     # ── listings ──
 
     async def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
-        """See `ListsNamespaces`. Of ``""``: ``library``, the account, its organisations and those configured."""
+        """See `regfs.ports.ListsNamespaces.namespace`. Of ``""``: ``library``, the account, its organisations and those configured."""
         refused = self._api.refused
         if name.count("/") == 1 and refused is not None:
             raise ListingRefused(
@@ -210,7 +210,7 @@ class HubSource(V2Source):
         return credential is not None and name in (await self._account())[0]
 
     async def tags(self, repository: str) -> AsyncIterator[TagPage]:
-        """See `Source.tags`. From the API, with dates; from the registry, without, where the API does not show them."""
+        """See `regfs.ports.Source.tags`. From the API, with dates; from the registry, without, where the API does not show them."""
         with of_the_hub():
             full = await self.canonical(repository)
             begun = False
@@ -249,7 +249,7 @@ class HubSource(V2Source):
     # ── what images hold ──
 
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
-        """See `Source.manifest`: this is a pull."""
+        """See `regfs.ports.Source.manifest`: this is a pull."""
         with of_the_hub():
             full = await self.canonical(repository)
             try:
@@ -260,7 +260,7 @@ class HubSource(V2Source):
     async def referrers(
         self, repository: str, digest: Digest, artifact_type: str = ""
     ) -> AsyncIterator[ReferrerPage]:
-        """See `ListsReferrers.referrers`."""
+        """See `regfs.ports.ListsReferrers.referrers`."""
         with of_the_hub():
             listed = super().referrers(await self.canonical(repository), digest, artifact_type)
             async with aclosing(cast("AsyncGenerator[ReferrerPage, None]", listed)) as pages:
@@ -273,7 +273,7 @@ class HubSource(V2Source):
         return await self.manifest(repository, tag)
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        """See `ResolvesTags.resolve`: by HEAD, which is no pull."""
+        """See `regfs.ports.ResolvesTags.resolve`: by HEAD, which is no pull."""
         with of_the_hub():
             full = await self.canonical(repository)
             try:
@@ -300,7 +300,7 @@ class HubSource(V2Source):
     async def blob(
         self, repository: str, descriptor: Descriptor, start: int = 0, end: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """See `Source.blob`."""
+        """See `regfs.ports.Source.blob`."""
         with of_the_hub():
             async with super().blob(await self.canonical(repository), descriptor, start, end) as pieces:
                 yield pieces

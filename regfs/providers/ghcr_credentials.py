@@ -36,7 +36,7 @@ class EnvironmentSource:
 
     @property
     def name(self) -> str:
-        """As in `regfs.ports.CredentialSource`."""
+        """See `regfs.ports.CredentialSource.name`."""
         return f"the environment ({', '.join(self._names)})"
 
     async def get(self, connection: Connection) -> Credential | None:
@@ -61,7 +61,7 @@ class GhSource:
 
     @property
     def name(self) -> str:
-        """As in `regfs.ports.CredentialSource`."""
+        """See `regfs.ports.CredentialSource.name`."""
         return "gh auth token"
 
     async def get(self, connection: Connection) -> Credential | None:

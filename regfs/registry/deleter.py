@@ -67,11 +67,11 @@ class Reads(Protocol):
     """What a deletion asks of the Source that it is for."""
 
     def tags(self, repository: str) -> AsyncIterator[TagPage]:
-        """As in `regfs.ports.Source`."""
+        """See `regfs.ports.Source.tags`."""
         ...
 
     async def manifest(self, repository: str, reference: TagOrDigest) -> RawManifest:
-        """As in `regfs.ports.Source`."""
+        """See `regfs.ports.Source.manifest`."""
         ...
 
     async def digest_of(self, repository: str, reference: TagOrDigest) -> Digest:

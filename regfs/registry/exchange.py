@@ -34,7 +34,7 @@ class HttpExchange:
         self._policy = policy
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        """See `Exchange`. Raises Unreachable, DeadlineExceeded, TooLarge, BadReply, ConfigError."""
+        """See `regfs.ports.Exchange.__call__`. Raises Unreachable, DeadlineExceeded, TooLarge, BadReply, ConfigError."""
         url = str(request.url)
         where = Origin.of(url)
         transport = self._transport(where)

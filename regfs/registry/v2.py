@@ -81,7 +81,7 @@ class V2Source:
 
     @property
     def name(self) -> str:
-        """As in `regfs.ports.Source`."""
+        """See `regfs.ports.Source.name`."""
         return self._name
 
     @property

@@ -72,7 +72,7 @@ class OneCredential:
         self.asked = 0
 
     async def get(self, connection: Connection) -> Credential | None:  # noqa: ARG002  the contract's
-        """See `regfs.ports.Keychain`."""
+        """See `regfs.ports.Keychain.get`."""
         self.asked += 1
         return self.credential
 

@@ -24,7 +24,7 @@ class ListsInMemory(_Capability):
     """All repositories, in the order in which they were pushed."""
 
     async def repositories(self) -> AsyncIterator[Sequence[str]]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.ListsRepositories.repositories`."""
         source, start = self._source, 0
         while True:
             async with source._call("repositories"):
@@ -42,7 +42,7 @@ class ListsNamespacesInMemory(_Capability):
     """Namespace by namespace: each name on the way to a repository is one."""
 
     async def namespace(self, name: str) -> AsyncIterator[NamespacePage]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.ListsNamespaces.namespace`."""
         source, start = self._source, 0
         while True:
             async with source._call("namespace", name):
@@ -81,7 +81,7 @@ class ListsReferrersInMemory(_Capability):
     async def referrers(
         self, repository: str, digest: Digest, artifact_type: str = ""
     ) -> AsyncIterator[ReferrerPage]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.ListsReferrers.referrers`."""
         source, start = self._source, 0
         while True:
             async with source._call("referrers", repository, str(digest)):
@@ -109,7 +109,7 @@ class ResolvesInMemory(_Capability):
     """HEAD."""
 
     async def resolve(self, repository: str, tag: str) -> Descriptor:
-        """See `regfs.ports`."""
+        """See `regfs.ports.ResolvesTags.resolve`."""
         async with self._source._call("resolve", repository, tag):
             digest = self._source._resolve(repository, tag)
             found = self._source._home(repository).manifests[digest]
@@ -120,7 +120,7 @@ class RangesInMemory(_Capability):
     """As `Abilities.honours_ranges` says."""
 
     def honours_ranges(self) -> Answer:
-        """See `regfs.ports`."""
+        """See `regfs.ports.HonoursRanges.honours_ranges`."""
         return self._source.abilities.honours_ranges or Answer.UNKNOWN
 
 
@@ -128,11 +128,11 @@ class DeletesInMemory(_Capability):
     """One tag."""
 
     def can_delete(self) -> Answer:
-        """See `regfs.ports`."""
+        """See `regfs.ports.DeletesTags.can_delete`."""
         return self._source.abilities.deletes_tags or Answer.NO
 
     async def delete_tag(self, repository: str, tag: str, seen: Digest | None) -> Deletion:
-        """See `regfs.ports`."""
+        """See `regfs.ports.DeletesTags.delete_tag`."""
         source = self._source
         async with source._call("delete_tag", repository, tag):
             if self.can_delete() is Answer.NO:
@@ -152,7 +152,7 @@ class DeletesRepositoriesInMemory(_Capability):
     """A repository without tags."""
 
     async def delete_repository(self, repository: str) -> None:
-        """See `regfs.ports`."""
+        """See `regfs.ports.DeletesRepositories.delete_repository`."""
         async with self._source._call("delete_repository", repository):
             if self._source._home(repository).tags:
                 raise Refused(f"{repository} has tags", registry=self._source.name)
@@ -163,7 +163,7 @@ class RecoversInMemory(_Capability):
     """What is in `MemorySource.leftovers`."""
 
     async def recover(self) -> Sequence[str]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.Recovers.recover`."""
         async with self._source._call("recover"):
             found, self._source.leftovers = self._source.leftovers, []
             return found
@@ -173,7 +173,7 @@ class MeteredInMemory(_Capability):
     """A quota of a hundred manifests."""
 
     def quota(self) -> Mapping[str, int]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.Metered.quota`."""
         return {"limit": 100, "remaining": max(0, 100 - self._source.count("manifest")), "window": 21600}
 
 
@@ -182,7 +182,7 @@ class DatesInMemory(_Capability):
 
     @property
     def cost(self) -> Cost:
-        """See `regfs.ports`."""
+        """See `regfs.ports.DatesTags.cost`."""
         return self._source.abilities.dates or Cost.ABSENT
 
 
@@ -190,5 +190,5 @@ class CountsInMemory(_Capability):
     """The calls, by method."""
 
     def counters(self) -> Mapping[str, int]:
-        """See `regfs.ports`."""
+        """See `regfs.ports.Counts.counters`."""
         return {"requests": len(self._source.calls), **Counter(call.method for call in self._source.calls)}

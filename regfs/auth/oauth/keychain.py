@@ -120,7 +120,7 @@ class GrantKeychain:
         return state.grant.usable(self._origin())
 
     async def renewed(self, connection: Connection, refused: Credential) -> Credential | None:
-        """See `RenewsCredentials`: another access token for one that the registry refused before its time."""
+        """See `regfs.ports.RenewsCredentials.renewed`: another access token for one that the registry refused before its time."""
         state, grant = self._state, self._state.grant
         if grant is None:
             current = await self.get(connection)

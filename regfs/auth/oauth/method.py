@@ -53,7 +53,7 @@ class OAuth:
         return None
 
     def refined(self, connection: Connection, keychain: Keychain, exchange: Exchange) -> Keychain:
-        """See `RefinesKeychain`."""
+        """See `regfs.ports.RefinesKeychain.refined`."""
         from regfs.auth.oauth.keychain import GrantKeychain
 
         return GrantKeychain(connection, keychain, exchange)
@@ -66,7 +66,7 @@ class OAuth:
         exchange: Exchange,
         person: Person,
     ) -> Credential:
-        """See `SignsInWithPerson`. ``answers``: ``oauth_client_id``, ``client_secret`` and ``username``, each where there is one.
+        """See `regfs.ports.SignsInWithPerson.sign_in`. ``answers``: ``oauth_client_id``, ``client_secret`` and ``username``, each where there is one.
 
         Endpoints, scopes and the flow are the connection's options, else the ``server``'s. Also what `Exchange` raises.
         """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from regfs.errors import NoSuchAttribute, NotFound
+from regfs.errors import NotFound
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.blobfile import BlobFile
-from regfs.tree.manifestfiles import ManifestChild
-from regfs.tree.nodes import Folder, Node
+from regfs.tree.manifestfiles import BareRoom
+from regfs.tree.nodes import Node
 from regfs.tree.tagfolder import ManifestFolder
 from regfs.tree.titles import artifact_names
 
@@ -35,21 +35,14 @@ def suffix(media_type: str) -> str:
     return _SUFFIXES.get(words[-1], "") if "tar" in words else ""
 
 
-class LayersFolder(ManifestChild, Folder):
+class LayersFolder(BareRoom):
     """The blobs of an image's layers or of an artifact; of an index, those of the host's platform."""
 
-    __slots__ = ("_named", "manifest")
-    kind = Folder.kind
+    __slots__ = ("_named",)
 
     def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, manifest.descriptor)
-        self.manifest = manifest
+        super().__init__(parent, name, manifest)
         self._named: Mapping[str, Descriptor] | None = None
-
-    @property
-    def is_steady(self) -> bool:
-        """False: only a file's bytes can be steady."""
-        return False
 
     async def find(self, name: str) -> Node:
         """A layer's file; of an index the host's manifest may be asked for. Raises NotFound, and what reading that manifest does."""
@@ -70,11 +63,3 @@ class LayersFolder(ManifestChild, Folder):
 
     def _file(self, name: str, descriptor: Descriptor) -> Node:
         return self.child(name, lambda: BlobFile(self, name, self.folder, descriptor))
-
-    def attribute_names(self) -> list[str]:
-        """None: what is in a manifest's attributes is not true of this folder."""
-        return []
-
-    async def attribute(self, name: str) -> str:
-        """Raises NoSuchAttribute."""
-        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")

@@ -182,8 +182,8 @@ class ConfigFile(ManifestChild):
         return describe(self._descriptor, name)
 
 
-class PlatformsFolder(ManifestChild, Folder):
-    """The platforms of an index, as links to their manifests."""
+class ManifestRoom(ManifestChild, Folder):
+    """A folder that belongs to one manifest, and has its attributes."""
 
     __slots__ = ("manifest",)
     kind = Folder.kind
@@ -197,13 +197,25 @@ class PlatformsFolder(ManifestChild, Folder):
         """False: only a file's bytes can be steady."""
         return False
 
+
+class BareRoom(ManifestRoom):
+    """A folder that belongs to one manifest, and has no attributes: the manifest's are not true of it."""
+
+    __slots__ = ()
+
     def attribute_names(self) -> list[str]:
-        """None: what is in the index's attributes is not true of this folder."""
+        """None."""
         return []
 
     async def attribute(self, name: str) -> str:
         """Raises NoSuchAttribute."""
-        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
+        return await Folder.attribute(self, name)
+
+
+class PlatformsFolder(BareRoom):
+    """The platforms of an index, as links to their manifests."""
+
+    __slots__ = ()
 
     async def find(self, name: str) -> Node:
         """The link to a platform's manifest, which is not asked for. Raises NotFound, also once the tag is deleted."""

@@ -11,7 +11,7 @@ from regfs.digest import Digest
 from regfs.errors import NoSuchAttribute, NotFound, RegfsError, Unsupported
 from regfs.manifest import Descriptor, Manifest
 from regfs.tree.blobfile import BlobFile
-from regfs.tree.manifestfiles import ManifestChild, describe
+from regfs.tree.manifestfiles import ManifestRoom, describe
 from regfs.tree.nodes import STEADY, Folder, Node
 from regfs.tree.ocilayout import LAYOUT_FILE, Reachable, index_json
 from regfs.tree.tagfolder import ManifestFolder
@@ -24,22 +24,15 @@ _AT_ONCE: Final = 8
 """Manifests that are fetched together."""
 
 
-class OciFolder(ManifestChild, Folder):
+class OciFolder(ManifestRoom):
     """The layout's own folder."""
 
-    __slots__ = ("_fetching", "_reachable", "manifest")
-    kind = Folder.kind
+    __slots__ = ("_fetching", "_reachable")
 
     def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, manifest.descriptor)
-        self.manifest = manifest
+        super().__init__(parent, name, manifest)
         self._reachable: Reachable | None = None
         self._fetching = trio.CapacityLimiter(_AT_ONCE)
-
-    @property
-    def is_steady(self) -> bool:
-        """False: only a file's bytes can be steady."""
-        return False
 
     @property
     def reachable(self) -> Reachable:
@@ -66,10 +59,6 @@ class OciFolder(ManifestChild, Folder):
 
     def _file(self, name: str, data: bytes, holds_for: float) -> Node:
         return self.child((name, data), lambda: LayoutFile(self, name, data, holds_for))
-
-    def attribute_names(self) -> list[str]:
-        """Those of the manifest that the layout is of."""
-        return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
 
     # ── what is in it ──
 

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regfs.digest import Digest
-from regfs.errors import NoSuchAttribute, NotFound
-from regfs.manifest import Manifest
-from regfs.tree.manifestfiles import ManifestChild
-from regfs.tree.nodes import Folder, Link, Node
-from regfs.tree.tagfolder import ManifestFolder
+from regfs.errors import NotFound
+from regfs.tree.manifestfiles import BareRoom
+from regfs.tree.nodes import Link, Node
 
 
-class ReferrersFolder(ManifestChild, Folder):
+class ReferrersFolder(BareRoom):
     """``.digests/sha256-HEX/referrers``. It is there for every manifest; what is in it is asked for when it is listed.
 
     Its links lead to ``.digests/sha256-HEX`` of each referrer, so that nothing recursive follows them.
     """
 
     __slots__ = ()
-    kind = Folder.kind
-
-    def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, manifest.descriptor)
-
-    @property
-    def is_steady(self) -> bool:
-        return False
 
     @property
     def left(self) -> float:
@@ -50,12 +40,6 @@ class ReferrersFolder(ManifestChild, Folder):
         # The folder's own place is `.digests/sha256-HEX/referrers`.
         target = f"../../{digest.file_name}"
         return self.child((name, digest), lambda: ReferrerLink(self, name, target, (name, digest)))
-
-    def attribute_names(self) -> list[str]:
-        return []
-
-    async def attribute(self, name: str) -> str:
-        raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
 
 
 class ReferrerLink(Link):

@@ -9,7 +9,7 @@ from regfs.errors import NoSuchAttribute, NotFound, Unsupported
 from regfs.manifest import Manifest
 from regfs.ports import ContentReader, EntryKind, Images, RootEntry, RootTree
 from regfs.tree.attributes import Kind
-from regfs.tree.manifestfiles import ManifestChild, describe
+from regfs.tree.manifestfiles import ManifestRoom
 from regfs.tree.nodes import STEADY, Folder, NamedListing, Node, decoded, encoded
 from regfs.tree.registry import Registry
 from regfs.tree.streamed import StreamedFile
@@ -53,23 +53,17 @@ class RootListing(NamedListing):
         return self._last[1]
 
 
-class RootfsFolder(ManifestChild, Folder):
+class RootfsFolder(ManifestRoom):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
-    __slots__ = ("_last", "_tree", "manifest")
+    __slots__ = ("_last", "_tree")
     holds_any_name: ClassVar[bool] = True
-    kind = Folder.kind
     waits_for_data: ClassVar[bool] = True
 
     def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
-        super().__init__(parent, name, manifest.descriptor)
-        self.manifest = manifest
+        super().__init__(parent, name, manifest)
         self._tree: RootTree | None = None
         self._last: tuple[Node, RootEntry] | None = None
-
-    @property
-    def is_steady(self) -> bool:
-        return False
 
     @property
     def as_in_image(self) -> bool:
@@ -112,14 +106,6 @@ class RootfsFolder(ManifestChild, Folder):
             assert self._tree is not None, "its nodes came from it"
             self._last = node, self._tree.again(node.inner_path(), node.identity)
         return self._last[1]
-
-    def attribute_names(self) -> list[str]:
-        return ["oci.digest", "oci.mediatype", "oci.size", "regfs.reference"]
-
-    async def attribute(self, name: str) -> str:
-        if name == "regfs.reference":
-            return await self.folder.attribute(name)
-        return describe(self.descriptor, name)
 
 
 class ImageNode(Node):

@@ -85,32 +85,32 @@ class InTree:
     tree: Tree
 
     async def resolved(self, path: str) -> str:
-        """See `Place`."""
+        """See `Place.resolved`."""
         return "/".join((await self.tree.find(path)).names)
 
     async def is_folder(self, path: str) -> bool:
-        """See `Place`."""
+        """See `Place.is_folder`."""
         from regfs.tree.attributes import Kind
 
         return (await self.tree.find(path)).attributes.kind is Kind.FOLDER
 
     async def names(self, path: str) -> list[str]:
-        """See `Place`."""
+        """See `Place.names`."""
         entries = await self.tree.entries(await self.tree.find(path))
         return [os.fsdecode(entry.name) for entry in entries]
 
     async def read(self, path: str) -> bytes:
-        """See `Place`."""
+        """See `Place.read`."""
         return b"".join([piece async for piece in self.pieces(path)])
 
     async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
-        """See `Place`."""
+        """See `Place.pieces`."""
         async with aclosing(self.tree.chunks(await self.tree.find(path))) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def attribute(self, path: str, name: str) -> str | None:
-        """See `Place`."""
+        """See `Place.attribute`."""
         return await self.tree.attribute((await self.tree.find(path)).ino, name)
 
 
@@ -119,25 +119,25 @@ class OnMount:
     """A mount, through the kernel: with the mount's own sign-in, and what it has at hand."""
 
     async def resolved(self, path: str) -> str:
-        """See `Place`."""
+        """See `Place.resolved`."""
         return await _told(path, lambda: os.path.realpath(path, strict=True))
 
     async def is_folder(self, path: str) -> bool:
-        """See `Place`."""
+        """See `Place.is_folder`."""
         import stat
 
         return stat.S_ISDIR((await _told(path, Path(path).stat)).st_mode)
 
     async def names(self, path: str) -> list[str]:
-        """See `Place`."""
+        """See `Place.names`."""
         return await _told(path, lambda: [entry.name for entry in os.scandir(path)])
 
     async def read(self, path: str) -> bytes:
-        """See `Place`."""
+        """See `Place.read`."""
         return await _told(path, Path(path).read_bytes)
 
     async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
-        """See `Place`."""
+        """See `Place.pieces`."""
         stream = await _told(path, lambda: Path(path).open("rb", buffering=0))  # noqa: SIM115  # closed below
         try:
             while piece := await _told(path, lambda: stream.read(_PIECE)):
@@ -147,7 +147,7 @@ class OnMount:
                 await trio.to_thread.run_sync(stream.close)
 
     async def attribute(self, path: str, name: str) -> str | None:
-        """See `Place`."""
+        """See `Place.attribute`."""
         import errno
 
         try:

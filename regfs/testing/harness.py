@@ -106,14 +106,14 @@ class ConnectionHarness:
         )
 
     def tools(self, *, read_only: bool = False) -> Tools:
-        """See `ServiceHarness`."""
+        """See `ServiceHarness.tools`."""
         policy = HttpPolicy("regfs-tests", call_deadline=20.0, retries=1, read_only=read_only)
         auth = self.method.flow(self.connection, self.keychain)
         return Tools(auth, policy, time, self.folder / "state", self.keychain)
 
     @asynccontextmanager
     async def open(self, *, read_only: bool = False) -> AsyncIterator[Source]:
-        """See `ServiceHarness`."""
+        """See `ServiceHarness.open`."""
         sources = await self.provider.registries(self.connection, self.tools(read_only=read_only))
         try:
             yield next(iter(sources.values()))
@@ -136,11 +136,11 @@ class LeadsAstray:
     registry: FakeRegistry
 
     def ways(self) -> Mapping[str, Callable[[], None]]:
-        """See `Misleads`."""
+        """See `Misleads.ways`."""
         return {name: self._switch(changes) for name, changes in _WAYS.items()}
 
     def astray(self) -> Sequence[str]:
-        """See `Misleads`."""
+        """See `Misleads.astray`."""
         held = [line for line in self.registry.violations if "another host" in line]
         self.registry.violations.clear()
         return held
@@ -176,11 +176,11 @@ class FakeHarness(LeadsAstray, ConnectionHarness):
         self.registry = registry
 
     def push(self, repository: str, tags: Sequence[str], what: Pushable) -> None:
-        """See `Harness`."""
+        """See `Harness.push`."""
         self.registry.push(repository, tags, what)
 
     def requests(self) -> int:
-        """See `ServiceHarness`."""
+        """See `ServiceHarness.requests`."""
         return len(self.registry.records)
 
 

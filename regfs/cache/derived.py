@@ -1,7 +1,8 @@
 """What was made from a content and is worth keeping beside it: a layer's index, its checkpoints.
 
-A file is a header of 128 bytes (a magic word, the hash of the rest, zeros) and the rest. It is removed with its content,
-or before. All here blocks, and belongs in a thread.
+A file is a header of 128 bytes (a magic word, the hash of the rest, zeros) and the rest. Its modification time is made from
+that hash, so that one that nobody wrote to since is opened without reading it. It is removed with its content, or
+before. All here blocks, and belongs in a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from regfs.cache.entry import Entry, pieces, remove_damaged, touch
+from regfs.cache.entry import Entry, pieces, remove_damaged, set_stamp, stamp, touch
 from regfs.cache.folder import Folder, open_to_read
 from regfs.cache.newfile import new_file
 from regfs.cache.room import Room
@@ -22,6 +23,7 @@ from regfs.digest import Digest
 
 HEADER: Final = 128
 _MAGIC: Final = b"regfs derived 1 sha256:"
+_HEADER: Final = re.compile(re.escape(_MAGIC) + rb"([0-9a-f]{64})\n\0*")
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -33,13 +35,13 @@ def path_of(folder: Folder, digest: Digest, name: str, version: int) -> Path:
 
 
 def open_derived(path: Path) -> Entry | None:
-    """Open one, verified by its own hash; None where there is none. A damaged one is removed. Raises OSError."""
+    """Open one that is as it was written, by its time or else by its hash; None where there is none. A damaged one is removed. Raises OSError."""
     descriptor = open_to_read(path)
     if descriptor is None:
         return None
     try:
         entry = Entry(descriptor, path, HEADER)
-        if is_intact(descriptor):
+        if _is_stamped(descriptor) or is_intact(descriptor):
             touch(descriptor)
             return entry
         remove_damaged(descriptor, path)
@@ -58,6 +60,14 @@ def is_intact(descriptor: int) -> bool:
     return os.pread(descriptor, HEADER, 0) == _header(hashed.hexdigest())
 
 
+def _is_stamped(descriptor: int) -> bool:
+    """Whether its time is the one that it was given when it was written. Raises OSError."""
+    found = _HEADER.fullmatch(os.pread(descriptor, HEADER, 0))
+    if found is None:
+        return False
+    return int(os.fstat(descriptor).st_mtime) == stamp(Digest("sha256", found[1].decode()))
+
+
 def write_derived(folder: Folder, room: Room, path: Path, chunks: Iterable[bytes]) -> None:
     """Write one whole, in place of older ones and other versions. Raises OSError, and what ``chunks`` raises; then nothing is there."""
     with new_file(folder, room, path) as file:
@@ -67,6 +77,7 @@ def write_derived(folder: Folder, room: Room, path: Path, chunks: Iterable[bytes
             file.write(chunk)
             hashed.update(chunk)
         file.write(_header(hashed.hexdigest()), 0)
+        set_stamp(file.descriptor, Digest("sha256", hashed.hexdigest()))
     _remove_other_versions(path)
 
 

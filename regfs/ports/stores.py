@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from regfs.digest import Digest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 class ContentStore(Protocol):
@@ -23,6 +27,36 @@ class ContentStore(Protocol):
 
 Fetch = Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """A content's bytes from an offset on, as `Source.blob` gives them."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the first ``offset`` bytes of a content hash to, whatever comes behind them."""
+
+    offset: int
+    hex: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """Where somebody may go on with a content that a store can't go on with: at ``offset``, with what was hashed up to there.
+
+    ``chunks`` came behind that, and some of it was read. ``mark`` is behind them.
+    """
+
+    offset: int
+    hashed: _Hash
+    chunks: Sequence[bytes | memoryview]
+    mark: Mark
+
+    @classmethod
+    def behind(cls, offset: int, hashed: _Hash, chunks: Sequence[bytes | memoryview]) -> Rest:
+        """Hash the chunks for the mark behind them: some MiB, so in a thread."""
+        ahead, end = hashed.copy(), offset
+        for chunk in chunks:
+            ahead.update(chunk)
+            end += len(chunk)
+        return cls(offset, hashed, chunks, Mark(end, ahead.hexdigest()))
 
 
 class OpenContent(Protocol):
@@ -53,8 +87,15 @@ class OpenContent(Protocol):
 class ContentWriter(Protocol):
     """The right, and with it the duty, to fetch what is missing of a content that others read."""
 
-    async def fill(self, fetch: Fetch) -> None:
+    @property
+    def follows(self) -> bool:
+        """Whether another process brings the bytes, and nothing is fetched as long as that goes on."""
+        ...
+
+    async def fill(self, fetch: Fetch, moved: Callable[[], None] = ...) -> None:
         """Fetch it to its verified end; ends early, without an error, where nobody reads any more or the disk is full.
+
+        Where it `follows`, ``moved`` is called whenever something came.
 
         A transfer that was broken off is taken up where it was, as long as each brings something. Raises DigestMismatch,
         and what ``fetch`` raises; those who read get the same.
@@ -71,6 +112,24 @@ class ArrivingContent(OpenContent, Protocol):
 
     def claim(self) -> ContentWriter | None:
         """Whoever gets it must let it fill at once. None: another does already, or nothing is missing."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """How many bytes came in order from the first one on, and are there."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the store can't go on with it: what is not there comes from elsewhere, behind its `rest`."""
+        ...
+
+    async def rest(self) -> Rest:
+        """What came in order so far, for who goes on with it elsewhere."""
+        ...
+
+    async def read(self, start: int, length: int, *, in_order: bool = False) -> bytes | None:
+        """See `OpenContent.read`. ``in_order``: only what came in order from the first byte on, and no range by itself."""
         ...
 
     def missing(self, offset: int) -> int:
@@ -105,7 +164,10 @@ class BlobStore(ContentStore, Protocol):
         ...
 
     async def open_derived(self, digest: Digest, name: str, version: int) -> OpenContent | None:
-        """What was made from a content and kept under ``name``, in that version of its format, undamaged; or None."""
+        """What was made from a content and kept under ``name``, in that version of its format, and not written to since; or None.
+
+        What a disk lost by itself is not noticed: who makes something of it has a hash of its own in it.
+        """
         ...
 
     async def put_derived(self, digest: Digest, name: str, version: int, chunks: Iterable[bytes]) -> None:

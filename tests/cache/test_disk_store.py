@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from regfs.cache import derived
 from regfs.cache.disk import DiskStore
 from regfs.cache.entry import Entry, stamp
 from regfs.digest import Digest
@@ -298,6 +299,28 @@ def test_a_damaged_derived_file_is_gone(tmp_path: Path, damage: object) -> None:
         damage(files(tmp_path, "derived")[0])
         assert await store.open_derived(digest, "index", 1) is None
         assert files(tmp_path, "derived") == []
+
+    run(test)
+
+
+def test_a_derived_file_that_nobody_wrote_to_is_opened_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        store, digest = DiskStore(tmp_path, 4 * MB), Digest.of(b"layer")
+        await store.put_derived(digest, "index", 1, [content(30, 3000)])
+        with monkeypatch.context() as patch:
+            patch.setattr(derived, "is_intact", None)
+            for _ in range(2):
+                entry = await store.open_derived(digest, "index", 1)
+                assert entry is not None
+                assert await entry.read(0, 3000) == content(30, 3000)
+                await entry.aclose()
+        (file,) = files(tmp_path, "derived")
+        os.utime(file, (time.time(), time.time()))
+        entry = await store.open_derived(digest, "index", 1)
+        assert entry is not None
+        await entry.aclose()
 
     run(test)
 

@@ -7,18 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-import trio
-
 from regfs.connection import Connection
 from regfs.digest import Digest
 from regfs.opening import open_registries
 from regfs.ports import Credential, DeletesTags, HttpPolicy, ListsNamespaces, Recovers, Source
+from regfs.testing.contract_tools import run
 from regfs.testing.images import Pushable
 from tests.support.fake_github import FakeGitHub
 
 T = TypeVar("T")
 APP: Final = "octo-org/app"
-DEADLINE: Final = 30.0
 
 
 def scopes(*names: str) -> frozenset[str]:
@@ -65,13 +63,7 @@ class Setting:
 
     def run(self, body: Callable[[Source], Awaitable[T]]) -> T:
         """Open a Source, and do something with it."""
-
-        async def main() -> T:
-            with trio.fail_after(DEADLINE):
-                async with self.open() as source:
-                    return await body(source)
-
-        return trio.run(main)
+        return run(self, body)
 
     def namespace(self, name: str = "") -> tuple[list[str], list[str], str]:
         """Namespaces, repositories and what is said to be missing."""

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import trio
-
 from regfs.cli.sources import OneCredential
 from regfs.connection import Connection
 from regfs.opening import open_registries
 from regfs.ports import Credential, HttpPolicy, ListsNamespaces, Source
+from regfs.testing.contract_tools import run
 from regfs.testing.images import Pushable
 from tests.support.fake_gitlab import FakeGitLab
 from tests.support.fake_gitlab_data import Token
@@ -60,13 +59,7 @@ class GitLabHarness:
 
     def run(self, body: Callable[[Source], Awaitable[T]]) -> T:
         """Open a Source and run ``body`` on it."""
-
-        async def main() -> T:
-            with trio.fail_after(60):
-                async with self.open() as source:
-                    return await body(source)
-
-        return trio.run(main)
+        return run(self, body)
 
 
 def inside(namespace: str) -> Callable[[Source], Awaitable[tuple[list[str], list[str], str]]]:

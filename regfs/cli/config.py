@@ -26,7 +26,9 @@ def config(check: bool, as_json: bool) -> int:
         return _check(as_json)
     from regfs.config import load_settings
 
-    settings = {key: _plain(value) for key, value in dataclasses.asdict(load_settings()).items()}
+    loaded = load_settings()
+    settings = {key: _plain(value) for key, value in dataclasses.asdict(loaded).items()}
+    settings["image_limits"] = dict(loaded.image_limits)
     if as_json:
         output.as_json({"files": _files(), "settings": settings})
     else:
@@ -59,13 +61,19 @@ def _show(settings: Mapping[str, object]) -> None:
         output.line(f"# {file}")
     for key, value in settings.items():
         if key != "registries":
-            output.line(
-                f"{key} = {'not set' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-            )
+            output.line(f"{key} = {_shown(value)}")
     registries = settings["registries"]
     assert isinstance(registries, list)
     for registry in registries:
         output.line(f"registry {registry['name']}: {registry['address']} ({registry['provider']})")
+
+
+def _shown(value: object) -> str:
+    if value is None or value == {}:
+        return "not set"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {limit}' for name, limit in value.items())} }}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _plain(value: object) -> object:

@@ -7,6 +7,7 @@ the registry's tree without one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PIECE: Final = 1024 * 1024
+_HOST_AND_PORT: Final = re.compile(r"[^/]+:\d{1,5}(/|$)")
 
 
 class Place(Protocol):
@@ -67,7 +69,9 @@ def _mounted(text: str) -> str | None:
     """A path in a mount of ours, through no link; None where it is no such path. Raises NotFound, Advised."""
     from regfs.cli.mounts import mount_of
 
-    nearest = next((path for path in (Path(text), *Path(text).parents) if os.path.lexists(path)), Path())
+    # A mount has a link for every name that could be `app:v1`, and so for `localhost:5000`: it counts if it leads somewhere.
+    is_there = os.path.exists if _HOST_AND_PORT.match(text) else os.path.lexists
+    nearest = next((path for path in (Path(text), *Path(text).parents) if is_there(path)), Path())
     is_ours = nearest != Path() and mount_of(Path(os.path.realpath(nearest))) is not None
     if is_ours and nearest == Path(text):
         return os.path.realpath(text)

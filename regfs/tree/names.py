@@ -199,6 +199,8 @@ class NameFolder(ManifestFolder):
             self.full, name
         ):
             return remove_tag_folder(self.registry, self.full, name)
+        if not isinstance((self.children or {}).get(name), NameFolder | None):
+            raise Refused(f"{name} is no folder of the registry's: there is nothing to remove")
         child = self.named(name)
         await child.settle()
         return await self.registry.remove_folder(child.full)

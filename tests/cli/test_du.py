@@ -14,7 +14,7 @@ from regfs.cli.du import UNPACKED_SIZE, human
 from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import make_artifact, make_image, make_index
 from tests.support.layered import PLAIN, image, layer
-from tests.support.mounts import Home, mounted
+from tests.support.mounts import Home, mounted, regfs_command
 from tests.support.registry import DockerRegistry
 
 BASE = layer({"base": b"b" * 3000}, media_type=PLAIN)
@@ -158,6 +158,21 @@ def test_in_a_mount_the_mount_is_asked(registry: FakeRegistry, home: Home) -> No
         rows = measured(home, f"{mount.path}/team/app")
         assert [row["size"] for row in rows.values()] == [row["size"] for row in without.values()]
         assert [*rows] == [path.replace(registry.address, str(mount.path)) for path in without]
+
+
+@pytest.mark.parametrize("flag", ["--rw", "--ro"])
+def test_a_registry_is_meant_by_its_address_in_a_mount_too(
+    registry: FakeRegistry, home: Home, flag: str
+) -> None:
+    """Although a name like `app:v1` is a link there."""
+    path = f"{registry.address}/team/app/v1"
+    with mounted(flag, registry.address, home=home) as mount:
+        mount.run(["ls", registry.address])
+        for place in (path, registry.address, f"{registry.address}/", "team/app:v1"):
+            done = mount.run([*regfs_command(), "du", "--json", place], check=True)
+            assert json.loads(done.stdout)["images"], place
+        shown = mount.run([*regfs_command(), "diff", path, "team/app/v1"])
+        assert (shown.returncode, shown.stdout) == (0, "")
 
 
 def test_of_several_paths_one_that_fails_stops_nothing(registry: FakeRegistry, home: Home) -> None:

@@ -173,7 +173,17 @@ def test_config_shows_the_settings_in_force(home: Home) -> None:
     found = json.loads(home.regfs("config", "--json", check=True).stdout)
     assert found["settings"]["ttl"] == 60
     assert found["settings"]["registries"][0]["address"] == "localhost:5000"
+    assert "image_limits = not set" in done.stdout
+    assert found["settings"]["image_limits"] == {}
     assert home.regfs("config", "--check", check=True).stdout.startswith("no mistakes")
+
+
+def test_config_shows_limits_as_they_are_written(home: Home) -> None:
+    written = "image_limits = { depth = 100, members = 5000 }"
+    home.write_config(f"{written}\n")
+    assert written in home.regfs("config", check=True).stdout.splitlines()
+    found = json.loads(home.regfs("config", "--json", check=True).stdout)
+    assert found["settings"]["image_limits"] == {"depth": 100, "members": 5000}
 
 
 def test_a_broken_config_stops_every_command_with_its_mistakes_but_not_logout(

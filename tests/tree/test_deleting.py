@@ -129,6 +129,19 @@ def test_rmdir_of_what_holds_something_deletes_nothing() -> None:
     run(test)
 
 
+def test_rmdir_of_the_mounts_own_folder_is_refused() -> None:
+    async def test() -> None:
+        source = three_tags_of_one_digest()
+        async with mounted(source, writable=True) as kernel:
+            for path in (".regfs", "team/app/.tags", "team/app/.digests"):
+                with pytest.raises(Refused):
+                    await kernel.rmdir(path)
+                assert "unexpected" not in kernel.filesystem.errors.lines()[-1]
+            assert source.count("delete_tag") == 0
+
+    run(test)
+
+
 async def assert_refused(kernel: Kernel, path: str, error: type[RegfsError] = Refused) -> None:
     with pytest.raises(error):
         await kernel.rm(path)

@@ -17,6 +17,9 @@ HIDDEN: Final = b".wh..wh."
 _HOPS: Final = 40
 """Links followed on one path, as Linux's MAXSYMLINKS."""
 
+_MORE: Final = (MemberKind.FOLDER, MemberKind.HARD_LINK)
+"""Members that are more than a name."""
+
 _FAULTS: Final = 20
 """Lines kept of one layer; what comes after is counted."""
 
@@ -78,10 +81,15 @@ class _Builder:
         self._members = members
         self._limits = limits
         self._below = below
+        self._near: tuple[bytes, Branch] | None = None
+        """The folder of the member before, by its path as it is written, if no link is on the way there."""
 
     def add(self, index: int, member: Member) -> None:
         self._check(member)
         self.remarks.newest = max(self.remarks.newest, member.mtime_ns)
+        if self._add_near(index, member):
+            return
+        self._near = None
         parts = contained(member.path)
         if not parts:
             if member.kind is not MemberKind.FOLDER:
@@ -96,6 +104,16 @@ class _Builder:
             self._walk(parts[:-1]).branch.opaque = True
         else:
             self._place(index, member, parts)
+
+    def _add_near(self, index: int, member: Member) -> bool:
+        """Add a name to the folder of the member before, which most members are. False: there is more to it."""
+        folder, _, name = member.path.rpartition(b"/")
+        if self._near is None or self._near[0] != folder or member.kind in _MORE:
+            return False
+        if name in (b"", b".", b"..") or len(name) > self._limits.name or name.startswith(WHITEOUT):
+            return False
+        self._near[1].children[name] = index
+        return True
 
     def _whiteout(self, folder: Sequence[bytes], name: bytes) -> None:
         if name in (b"", b".", b".."):
@@ -117,6 +135,8 @@ class _Builder:
         else:
             # What hid the folder of a layer below still does, though it is itself a folder by now.
             branch.children[name] = Branch(index, opaque=there is not None)
+        if not walk.hops and member.kind is not MemberKind.HARD_LINK:
+            self._near = member.path.rpartition(b"/")[0], branch
 
     def _hard_link(self, index: int, member: Member, branch: Branch, parts: list[bytes]) -> None:
         """A link that can't be made has removed what bore its name before, as with link(2) after unlink(2)."""
@@ -212,21 +232,21 @@ class _Builder:
 class _Walk:
     """The way to a folder of a layer, link by link.
 
-    ``trail``: the folder's real path. ``closed``: nothing of the layers below shows there.
+    ``trail``: the folder's real path. ``closed``: nothing of the layers below shows there. ``hops``: links on the way.
     """
 
     def __init__(self, builder: _Builder, parts: Sequence[bytes], *, create: bool) -> None:
         self._builder = builder
         self._create = create
-        self._hops = 0
+        self.hops = 0
         self._stack: list[tuple[Branch | None, bool]] = []
         self._restart()
         todo = list(reversed(parts))
         while todo:
             target = self._step(todo.pop())
             if target is not None:
-                self._hops += 1
-                if self._hops > _HOPS:
+                self.hops += 1
+                if self.hops > _HOPS:
                     raise _Left("links lead from one to another without an end")
                 if target.startswith(b"/"):
                     self._restart()

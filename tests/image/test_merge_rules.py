@@ -61,6 +61,25 @@ def test_a_folder_in_the_place_of_a_link_below_is_entered_by_nobody_through_that
     assert ["h is left out" in line for line in said] == [True]
 
 
+def test_a_member_that_takes_the_place_of_a_link_on_the_way_to_its_own_folder_ends_that_way() -> None:
+    paths, said = tree([link(b"d", b".")], [Item(b"d/c"), Item(b"d/d"), Item(b"d/e")])
+    assert paths == [b"c", b"d"]
+    assert said == ["d/e is left out: its folder d is no folder"]
+    paths, said = tree([link(b"d", b"."), Item(b"d/c"), Item(b"d/d"), Item(b"d/e")])
+    assert paths == [b"c", b"d"]
+    assert said == ["d/e is left out: its folder d is no folder"]
+
+
+def test_members_of_one_folder_are_judged_one_by_one() -> None:
+    long = b"x" * 256
+    paths, said = tree(
+        [Item(b"a/x"), Item(b"a/" + long), Item(b"a/.wh.y"), Item(b"a/.wh..wh.plnk"), Item(b"a/z")]
+    )
+    assert paths == [b"a", b"a/x", b"a/z"]
+    assert len(said) == 1
+    assert "over 255 bytes" in said[0]
+
+
 def test_a_folder_of_three_layers_has_the_attributes_of_the_topmost_that_has_a_member_for_it() -> None:
     merge = Merge(3)
     for number, items in enumerate(([folder(b"a", 0o700)], [folder(b"a", 0o711)], [Item(b"a/x")])):

@@ -20,6 +20,7 @@ from regfs.cache.derived import open_derived, path_of, write_derived
 from regfs.cache.download import Download, Reading
 from regfs.cache.entry import Entry, open_content, remove_damaged, set_stamp
 from regfs.cache.folder import Folder, UnsafeFolder, closing
+from regfs.cache.followed import Followed, open_arriving
 from regfs.cache.newfile import new_file
 from regfs.cache.partial import Partial, Progress
 from regfs.cache.plan import cost
@@ -132,15 +133,15 @@ class DiskStore:
         os.close(descriptor)  # it is right; what the caller's descriptor says of it is not
         return None
 
-    def _open_partial(self, digest: Digest, size: int) -> Partial | None:
+    def _open_partial(self, digest: Digest, size: int) -> Partial | Followed | None:
         if not self._may_write():
             return None
-        opened = Partial.open(self._folder, self._room, digest, size)
-        if opened is not None:
+        opened = open_arriving(self._folder, self._room, digest, size)
+        if isinstance(opened, Partial):
             opened.resume(self._progress.pop(digest, None))
         return opened
 
-    def _start(self, opened: Partial) -> Download:
+    def _start(self, opened: Partial | Followed) -> Download:
         digest, key = opened.digest, (opened.digest, opened.size)
 
         def forget(progress: Progress | None) -> None:

@@ -11,11 +11,13 @@ from typing import Final
 import trio
 
 from regfs.cache.fill import fill
+from regfs.cache.followed import Followed, follow
 from regfs.cache.partial import Partial, Progress
+from regfs.cache.record import Doing
 from regfs.cache.threads import in_thread, read_at
 from regfs.digest import Digest
 from regfs.errors import DigestMismatch
-from regfs.ports import Fetch
+from regfs.ports import Fetch, Rest
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,10 @@ _QUEUED: Final = 4 * 1024 * 1024
 class Download:
     """What arrives of one content, and who waits for it. State changes on the loop alone, never across an await."""
 
-    def __init__(self, partial: Partial, path: Path, forget: Callable[[Progress | None], None]) -> None:
+    def __init__(
+        self, partial: Partial | Followed, path: Path, forget: Callable[[Progress | None], None]
+    ) -> None:
         self.partial = partial
-        self.head = partial.head
         self.is_whole = False
         self.failure: DigestMismatch | None = None
         self.is_lost = False
@@ -43,7 +46,9 @@ class Download:
         self._readers = 0
         self._writer: Writer | None = None
         self._interruption: BaseException | None = None
+        self._unkept: list[bytes | memoryview] = []
         self._changed = trio.Event()
+        self.go_on_with(partial)
 
     @property
     def digest(self) -> Digest:
@@ -62,8 +67,9 @@ class Download:
 
     async def leave(self) -> None:
         """One reader less. With the last one writing ends, and what came stays, to be resumed. What is verified is kept by then."""
-        while self.is_whole and self._writer is not None:
-            await self._changed.wait()
+        with trio.CancelScope(shield=True):  # who is cancelled meanwhile is a reader less all the same
+            while self.is_whole and self._writer is not None:
+                await self._changed.wait()
         self._readers -= 1
         if self._readers == 0 and self._writer is not None and not self.is_whole:
             self._writer.cancel()
@@ -77,9 +83,15 @@ class Download:
         self._writer = Writer(self)
         return self._writer
 
-    async def release(self, error: BaseException | None) -> None:
-        """End the right to write. Those who wait for bytes get ``error``, where it is one that they should see."""
+    async def release(self, error: BaseException | None, unkept: list[bytes | memoryview]) -> None:
+        """End the right to write. Those who wait for bytes get ``error``, where it is one that they should see.
+
+        ``unkept``: what came in order, and the disk did not take.
+        """
+        if isinstance(self.partial, Partial) and not self.is_whole:
+            await in_thread(self.partial.tell, Doing.RESTING)
         self._writer = None
+        self._unkept = unkept if self.is_lost else []
         self._interruption = error if isinstance(error, Exception) else None
         self.changed()
         await self._close_if_unused()
@@ -88,6 +100,12 @@ class Download:
         """Wake all who wait."""
         self._changed.set()
         self._changed = trio.Event()
+
+    def go_on_with(self, partial: Partial | Followed) -> None:
+        """What another process wrote is this one's to write, or there already."""
+        self.partial = partial
+        self.is_whole = isinstance(partial, Followed) and partial.is_kept
+        self.changed()
 
     def fail(self, error: DigestMismatch) -> None:
         """It is not what its digest says: nobody gets more of it, and nothing of it stays."""
@@ -99,18 +117,28 @@ class Download:
         if not self.is_lost:
             logger.info("cache: %s is not kept: %s", self.digest, error.strerror or error)
         self.is_lost = True
+        if self._writer is not None:
+            self._writer.cancel()
         self.changed()
+
+    async def rest(self) -> Rest:
+        """See `ArrivingContent.rest`."""
+        while self.is_lost and self._writer is not None:
+            await self._changed.wait()
+        head, hashed = self.partial.chain()
+        return await in_thread(Rest.behind, head, hashed, list(self._unkept))
 
     def end_of(self, offset: int) -> int:
         """Up to where all is there from ``offset`` on; ``offset`` itself where it is not."""
         return self.size if self.is_whole else self.partial.end_of(offset)
 
-    async def await_bytes(self, start: int, end: int) -> bool:
+    async def await_bytes(self, start: int, end: int, *, in_order: bool) -> bool:
         """Wait until the range is there; False where it will not come. Raises what ended the writing, and DigestMismatch."""
         while True:
             if self.failure is not None:
                 raise DigestMismatch(self.failure.message, registry=self.failure.registry)
-            if self.end_of(start) >= end and not self._awaits_verdict(start, end):
+            there = self.partial.head if in_order and not self.is_whole else self.end_of(start)
+            if there >= end and not self._awaits_verdict(start, end):
                 return True
             if self.is_lost:
                 return False
@@ -134,6 +162,8 @@ class Download:
         await in_thread(self.partial.verify)
         self.is_whole = True
         self.changed()
+        if isinstance(self.partial, Followed):
+            return  # the other one gives it its name
         with trio.CancelScope(shield=True):
             try:
                 await in_thread(self.partial.keep, self._path)
@@ -179,21 +209,37 @@ class Reading:
 
     def is_proven(self, start: int, end: int) -> bool:
         """Whether that range was verified, by the content's digest or one of its own."""
-        return self._download.is_whole or self._download.partial.is_proven(start, end)
+        partial = self._download.partial
+        return self.verified or (isinstance(partial, Partial) and partial.is_proven(start, end))
 
     def missing(self, offset: int) -> int:
         """How many bytes have to arrive in order before the one at ``offset`` does; 0: it is there. For who may fetch a range instead."""
         download = self._download
         return 0 if download.end_of(offset) > offset else offset + 1 - download.partial.head
 
-    async def read(self, start: int, length: int) -> bytes | None:
+    @property
+    def head(self) -> int:
+        """See `ArrivingContent.head`."""
+        return self.size if self.verified else self._download.partial.head
+
+    @property
+    def is_lost(self) -> bool:
+        """See `ArrivingContent.is_lost`."""
+        return self._download.is_lost
+
+    async def rest(self) -> Rest:
+        """See `ArrivingContent.rest`."""
+        return await self._download.rest()
+
+    async def read(self, start: int, length: int, *, in_order: bool = False) -> bytes | None:
         """``length`` bytes from offset ``start``, fewer only at the end, once they are there.
 
+        ``in_order``: only such as came in order from the first byte on, and no range that was fetched by itself.
         None: they will not come, since nobody writes or the disk takes no more. Raises DigestMismatch once it is known
         that the content is wrong, and what ended the writing.
         """
         length = max(0, min(length, self.size - start))
-        while await self._download.await_bytes(start, start + length):
+        while await self._download.await_bytes(start, start + length, in_order=in_order):
             try:
                 data = await self._read(start, length)
             except OSError as error:
@@ -206,13 +252,20 @@ class Reading:
     async def _read(self, start: int, length: int) -> bytes | None:
         """The bytes; None where they are not there after all, and were forgotten."""
         partial = self._download.partial
-        unchecked = not self.verified and partial.needs_check(start, start + length)
-        if unchecked and not await in_thread(partial.check, start, start + length):
+        if not self.verified and not await self._is_checked(partial, start, start + length):
             return None
         data = await read_at(partial.descriptor, start, length)
         if len(data) < length:
             raise OSError("it was cut short")
+        if isinstance(partial, Followed) and not self.verified and not await in_thread(partial.still_stands):
+            raise OSError("another process began it anew")
         return data
+
+    @staticmethod
+    async def _is_checked(partial: Partial | Followed, start: int, end: int) -> bool:
+        if isinstance(partial, Followed) or not partial.needs_check(start, end):
+            return True
+        return await in_thread(partial.check, start, end)
 
     def claim(self) -> Writer | None:
         """The right, and with it the duty, to write what is missing; None where another writes, or nothing is missing."""
@@ -220,8 +273,11 @@ class Reading:
 
     async def put(self, start: int, data: bytes, *, proven: bool = False) -> bool:
         """Keep a range that was fetched by itself; ``proven``: it was verified by a digest of its own. False: there is no room."""
+        partial = self._download.partial
+        if isinstance(partial, Followed):
+            return False
         try:
-            await in_thread(lambda: self._download.partial.put(start, data, proven=proven))
+            await in_thread(lambda: partial.put(start, data, proven=proven))
         except OSError as error:
             logger.debug("cache: a range of %s is not kept: %s", self._download.digest, error)
             return False
@@ -249,6 +305,7 @@ class Writer:
         self._moved = trio.Event()
         self._offset = download.partial.head
         self._idle = True
+        self._moved_along: Callable[[], None] = lambda: None
         self._failure: Exception | None = None
 
     def cancel(self) -> None:
@@ -270,21 +327,37 @@ class Writer:
         """Whether there is something left to write, and a place for it."""
         return not self._download.is_lost and self._download.failure is None
 
-    async def fill(self, fetch: Fetch) -> None:
+    @property
+    def follows(self) -> bool:
+        """See `ContentWriter.follows`."""
+        return isinstance(self._download.partial, Followed)
+
+    async def fill(self, fetch: Fetch, moved: Callable[[], None] = lambda: None) -> None:
         """Fetch all that is missing; see `regfs.cache.fill`."""
+        self._moved_along = moved
         await fill(self, fetch)
 
     async def run(self, work: Callable[[Writer], Awaitable[None]]) -> None:
         """Do ``work`` as the writer. It ends early, without an error, once nobody reads any more. Raises what it raises."""
         try:
             with self._scope:
-                await self._recall()
-                await self._with_pump(work)
+                await self._follow()
+                if self.is_wanted and not self._download.is_whole:
+                    await self._recall()
+                    await self._with_pump(work)
             if self._failure is not None:
                 raise self._failure
         finally:
             with trio.CancelScope(shield=True):
-                await self._download.release(self._failure)
+                await self._download.release(self._failure, list(self._queue))
+
+    async def _follow(self) -> None:
+        partial = self._download.partial
+        if isinstance(partial, Followed):
+            try:
+                await follow(self._download, partial, self._moved_along)
+            except DigestMismatch as error:
+                self._fail(error)
 
     async def _with_pump(self, work: Callable[[Writer], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
@@ -293,6 +366,8 @@ class Writer:
                 await work(self)
                 await self._drained()
             except Exception as error:  # to be raised without the nursery's group around it
+                if not isinstance(error, DigestMismatch):
+                    await self._drained()  # some have read it already: who goes on must go on behind it
                 self._fail(error)
             nursery.cancel_scope.cancel()
 
@@ -312,13 +387,13 @@ class Writer:
             )
         view = memoryview(data)
         for start in range(0, len(data), _PIECE):
-            while self._queued >= _QUEUED and self.is_wanted:
-                await self._moved.wait()
             piece = view[start : start + _PIECE]
             self._queue.append(piece)
             self._queued += len(piece)
             self._offset += len(piece)
-            self._move()
+        self._move()
+        while self._queued >= _QUEUED and self.is_wanted:
+            await self._moved.wait()
         return self.is_wanted
 
     async def finish(self) -> None:
@@ -332,13 +407,16 @@ class Writer:
         self._moved = trio.Event()
 
     async def _recall(self) -> None:
+        partial = self._download.partial
+        assert isinstance(partial, Partial), "what another writes is followed"
         try:
-            while await in_thread(self._download.partial.recall):
+            await in_thread(partial.tell, Doing.FILLING)
+            while await in_thread(partial.recall):
                 self._download.changed()
             self._download.changed()
         except OSError as error:
             self._download.lose(error)
-        self._offset = self._download.partial.head
+        self._offset = partial.head
 
     async def _drained(self) -> None:
         while (self._queued or not self._idle) and self.is_wanted:
@@ -364,11 +442,15 @@ class Writer:
         while self._queue and size < _AT_ONCE:
             batch.append(self._queue.popleft())
             size += len(batch[-1])
+        partial = self._download.partial
+        assert isinstance(partial, Partial), "what another writes is followed"
         with trio.CancelScope(shield=True):
             try:
-                await in_thread(self._download.partial.append, batch)
+                await in_thread(partial.append, batch)
             except OSError as error:
+                self._queue.extendleft(reversed(batch))
                 self._download.lose(error)
+                return
         self._queued -= size
         self._download.changed()
         self._move()

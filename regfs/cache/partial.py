@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from regfs.cache.entry import PIECE, pieces, set_stamp
 from regfs.cache.folder import LOG, Folder, is_at, open_to_change, settle, write_all
 from regfs.cache.plan import cost
-from regfs.cache.record import LONGEST_LINE, Log, Received
+from regfs.cache.record import LONGEST_LINE, TOLD_LENGTH, Doing, Log, Received, Told
 from regfs.cache.room import Lease, Room
 from regfs.cache.spans import Spans
 from regfs.digest import Digest
@@ -65,7 +65,7 @@ class Partial:
         self._path = path
         self._hash = hashlib.new(digest.algorithm)
         self._log = Log(path.with_name(path.name + LOG))
-        self._log_room = cost(size // _RECORD_EVERY * LONGEST_LINE)
+        self._log_room = cost(TOLD_LENGTH + size // _RECORD_EVERY * LONGEST_LINE)
         there = self._allocated()
         self._lease = Lease(room, cost(there) + cost(self._log.allocated()) if there else 0)
         self._to_prove = self._log.read(size)
@@ -77,30 +77,45 @@ class Partial:
             self._spans.add(line.start, line.end)
         self._guard = threading.Lock()
         self._write_guard = threading.Lock()
-        self._modified = self._state()
+        self._turn = threading.Lock()
+        """Had by who writes at the head or a range: else a range could replace what was hashed at the head."""
+        self._name = os.urandom(8).hex()
+        self._doing = Doing.OPENING
+        self._modified = self.state()
         self._is_changed = False
         self._kept = False
 
     @classmethod
-    def open(cls, folder: Folder, room: Room, digest: Digest, size: int) -> Partial | None:
-        """Open the one that is there, or a new one; None where it has no place. Raises OSError.
-
-        Where another process downloads the same content this one does so beside it, in a file that it can't resume.
-        """
-        if cost(size) > room.limit:
-            return None
+    def take(cls, folder: Folder, room: Room, digest: Digest, size: int) -> Partial | None:
+        """The one that is there, or a new one; None where another process has it. Under the lock of ``room``. Raises OSError."""
         path = folder.partial(digest)
-        with room.locked():
-            descriptor = open_to_change(path, os.O_CREAT)
+        descriptor = open_to_change(path, os.O_CREAT)
         if descriptor is None:
-            descriptor, path = folder.new_file()
+            return None
+        taken = cls(room, descriptor, path, digest, size)
+        taken.tell(Doing.OPENING)  # who reads along takes nobody's word but that of the one who writes now
+        return taken
+
+    @classmethod
+    def beside(cls, folder: Folder, room: Room, digest: Digest, size: int) -> Partial:
+        """One beside another process's, in a file that can't be resumed. Raises OSError."""
+        descriptor, path = folder.new_file()
         return cls(room, descriptor, path, digest, size)
+
+    def tell(self, doing: Doing) -> None:
+        """Let other processes know how far it is, and whether it goes on."""
+        self._doing = doing
+        if not self._kept and self._path.name == self.digest.file_name:
+            self._log.tell(self._told())
+
+    def _told(self) -> Told:
+        return Told(self._name, self.head, self._doing)
 
     # ── going on with what is there ──
 
     def resume(self, progress: Progress | None) -> None:
         """Take up what this process left, if nobody touched it since."""
-        if progress is not None and progress.state == self._state() and progress.head <= self.size:
+        if progress is not None and progress.state == self.state() and progress.head <= self.size:
             self.head, self._hash = progress.head, progress.hashed
             self._recorded = [line for line in self._to_prove if line.end <= self.head]
             self._to_prove = []
@@ -123,17 +138,23 @@ class Partial:
         return True
 
     def _begin_log_anew(self) -> None:
-        with self._guard:
+        # A range that is being written is not counted yet, and must not be cut off.
+        with self._turn, self._guard:
             self._check_unchanged()
             os.ftruncate(self.descriptor, max([self.head, *(end for _, end in self._spans)]))
-            self._modified = self._state()
-            self._log.rewrite([*self._recorded, *self._unchecked])
+            self._modified = self.state()
+            self._log.rewrite(self._told(), [*self._recorded, *self._unchecked])
         self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
 
     # ── writing ──
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
-        """Write and hash what comes next. DigestMismatch where it is not what was proven to stand there; OSError: no room."""
+        """Write and hash what comes next. DigestMismatch where it is not what was read there before; OSError: no room."""
+        with self._turn:
+            self._append_in_turn(chunks)
+        self.tell(Doing.FILLING)
+
+    def _append_in_turn(self, chunks: Sequence[bytes | memoryview]) -> None:
         size = sum(map(len, chunks))
         hashed = self._hash.copy()
         if size < _ALONGSIDE:
@@ -145,8 +166,9 @@ class Partial:
                 self._append(chunks)
             finally:
                 hashing.result()
-        self._hash = hashed
-        self.head += size
+        with self._guard:
+            self._hash = hashed
+            self.head += size
         if self.head - (self._recorded[-1].end if self._recorded else 0) >= _RECORD_EVERY:
             self._record()
 
@@ -159,6 +181,10 @@ class Partial:
 
     def put(self, start: int, data: bytes, *, proven: bool) -> None:
         """Write a range. What is there already stays as it is, unless it was not proven and this is. Raises OSError."""
+        with self._turn:
+            self._put_in_turn(start, data, proven=proven)
+
+    def _put_in_turn(self, start: int, data: bytes, *, proven: bool) -> None:
         end = start + len(data)
         with self._guard:
             there = self._proven.covers(start, end) or end <= self.head
@@ -190,11 +216,11 @@ class Partial:
             self._lease.cover(self._allocated() + len(piece) + self._log_room, self.size)
             self._check_unchanged()
             self._write_or_make_room(piece, start)
-            self._modified = self._state()
+            self._modified = self.state()
 
     def _check_unchanged(self) -> None:
         """What was hashed as it came must still be what stands there. Raises OSError: somebody else wrote into the file."""
-        if self._state() != self._modified:
+        if self.state() != self._modified:
             self._is_changed = True
             raise OSError(errno.EIO, "somebody else changes it")
 
@@ -208,15 +234,18 @@ class Partial:
             write_all(self.descriptor, piece, start)
 
     def _compare(self, data: bytes | memoryview, start: int) -> None:
-        """A later range must not replace what was verified by a digest of its own: one of both is wrong, and not that one."""
+        """What comes must be what ranges brought before: who read those would else be told that all was right."""
         end = start + len(data)
         with self._guard:
-            proven = [span for span in self._proven if span[0] < end and span[1] > start]
-        for low, high in proven:
-            low, high = max(low, start), min(high, end)
+            given = Spans()
+            for low, high in self._spans:
+                given.add(max(low, start), min(high, end))
+            for line in self._unchecked:  # nobody in this process has read those
+                given.remove(line.start, line.end)
+        for low, high in given:
             if b"".join(pieces(self.descriptor, low, high)) != data[low - start : high - start]:
                 raise DigestMismatch(
-                    f"{self.digest}: bytes {low} to {high} differ from those that were verified"
+                    f"{self.digest}: bytes {low} to {high} differ from those that came before"
                 )
 
     def _record(self) -> None:
@@ -267,6 +296,11 @@ class Partial:
 
     # ── its end ──
 
+    def chain(self) -> tuple[int, _Hash]:
+        """How far it came in order, and the hash up to there."""
+        with self._guard:
+            return self.head, self._hash.copy()
+
     def verify(self) -> None:
         """Raise DigestMismatch unless it is whole and right."""
         if self.head != self.size:
@@ -313,9 +347,9 @@ class Partial:
         if self.head > (self._recorded[-1].end if self._recorded else 0):
             self._record()
         self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
-        if self._to_prove or self._state() != self._modified:
+        if self._to_prove or self.state() != self._modified:
             return None  # it was changed by somebody else, or left before all that is there was looked at
-        return Progress(self.head, self._hash, self._state())
+        return Progress(self.head, self._hash, self.state())
 
     def _is_canonical(self) -> bool:
         return self._path.name == self.digest.file_name and is_at(self.descriptor, self._path)
@@ -323,7 +357,8 @@ class Partial:
     def _allocated(self) -> int:
         return os.fstat(self.descriptor).st_blocks * 512
 
-    def _state(self) -> tuple[int, int, int]:
+    def state(self) -> tuple[int, int, int]:
+        """What changes with every write."""
         found = os.fstat(self.descriptor)
         return found.st_ino, found.st_size, found.st_mtime_ns
 

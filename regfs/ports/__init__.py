@@ -74,7 +74,9 @@ from regfs.ports.stores import (
     ContentStore,
     ContentWriter,
     Fetch,
+    Mark,
     OpenContent,
+    Rest,
 )
 
 __all__ = [
@@ -113,6 +115,7 @@ __all__ = [
     "ListsNamespaces",
     "ListsReferrers",
     "ListsRepositories",
+    "Mark",
     "Metered",
     "NamespacePage",
     "OAuthServer",
@@ -127,6 +130,7 @@ __all__ = [
     "RefinesKeychain",
     "RenewsCredentials",
     "ResolvesTags",
+    "Rest",
     "RootEntries",
     "RootEntry",
     "RootTree",

@@ -107,7 +107,7 @@ class RegistryBlobs:
             return
         writer = content.claim()
         if writer is not None:
-            filling = transfer.filling = Filling(repository)
+            filling = transfer.filling = Filling(repository, Recent(awaited=not writer.follows))
             fetch = _remembering(self._fetching(transfer, repository), filling.recent)
             self._start(lambda: transfer.fill(writer, filling, fetch))
 

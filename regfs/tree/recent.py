@@ -11,9 +11,13 @@ _KEPT: Final = 4 * 1024 * 1024
 
 
 class Recent:
-    """A stretch that ends where the transfer is. State changes on the loop alone."""
+    """A stretch that ends where the transfer is. State changes on the loop alone.
 
-    def __init__(self) -> None:
+    ``awaited``: its beginning is worth waiting for, before anything has come.
+    """
+
+    def __init__(self, *, awaited: bool = True) -> None:
+        self._is_awaited = awaited
         self._chunks: deque[bytes] = deque()
         self._low = self._high = 0
         self._changed = trio.Event()
@@ -25,6 +29,7 @@ class Recent:
 
     def begin(self, offset: int) -> None:
         """A transfer begins at ``offset``."""
+        self._is_awaited = True
         if offset != self._high:
             self._chunks.clear()
             self._low = self._high = offset
@@ -48,7 +53,7 @@ class Recent:
 
     def is_next(self, start: int) -> bool:
         """Whether the bytes from ``start`` on are here, or the next to come."""
-        return self._low <= start <= self._high
+        return self._is_awaited and self._low <= start <= self._high
 
     def cut(self, start: int, end: int) -> bytes | None:
         """Those bytes, if all are here."""

@@ -122,7 +122,7 @@ class Transfer:
     async def fill(self, writer: ContentWriter, filling: Filling, fetch: Fetch) -> None:
         """Bring it to its end, as who claimed it must. What goes wrong is left in ``filling``."""
         try:
-            await writer.fill(fetch)
+            await writer.fill(fetch, self.progress)
         except DigestMismatch as error:
             self.wrong = filling.error = error
         except Exception as error:  # it belongs to those who wait; in the nursery it would end the mount

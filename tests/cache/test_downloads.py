@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,10 @@ from regfs.cache.care import prune
 from regfs.cache.disk import DiskStore
 from regfs.cache.download import Reading, Writer
 from regfs.cache.fill import fill
+from regfs.cache.folder import Folder
+from regfs.cache.partial import Partial
+from regfs.cache.record import Received
+from regfs.cache.room import Room
 from regfs.digest import Digest
 from regfs.errors import ConnectionFailed, DigestMismatch, ServerFailed
 from tests.cache.hands import MB, content, faults, fetched, files, has, run, source, taken, whole
@@ -357,6 +363,31 @@ def test_a_range_fetched_by_itself_is_read_at_once_and_by_a_later_process(tmp_pa
     run(test)
 
 
+def test_a_download_that_begins_while_a_range_is_written_leaves_that_whole(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.prepare()
+    data, room = content(18, 3 * MB), Room(folder, 50 * MB)
+    with room.locked():
+        partial = Partial.take(folder, room, Digest.of(data), len(data))
+    assert partial is not None
+    begins = threading.Thread(target=partial.recall)
+    add = partial._log.add
+
+    def add_late(line: Received) -> None:  # the range is on disk, and nobody knows of it yet
+        begins.start()
+        begins.join(0.3)
+        add(line)
+
+    partial._log.add = add_late  # type: ignore[method-assign]
+    partial.put(MB, data[MB : 2 * MB], proven=False)
+    begins.join()
+    partial._log.add = add  # type: ignore[method-assign]
+    partial.put(2 * MB, data[2 * MB :], proven=False)
+    assert partial.end_of(MB) == 3 * MB
+    assert os.pread(partial.descriptor, 2 * MB, MB) == data[MB:]
+    partial.close(resumable=False)
+
+
 def test_a_range_that_was_damaged_on_disk_is_not_served_later(tmp_path: Path) -> None:
     async def test() -> None:
         data = content(12, 8 * MB)
@@ -374,13 +405,16 @@ def test_a_range_that_was_damaged_on_disk_is_not_served_later(tmp_path: Path) ->
     run(test)
 
 
-def test_a_transfer_that_differs_from_what_was_proven_is_wrong_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_transfer_that_differs_from_a_range_that_was_read_is_wrong_at_once(
+    proven: bool, tmp_path: Path
+) -> None:
     async def test() -> None:
         store, data = DiskStore(tmp_path, 50 * MB), content(13, 4 * MB)
         reading = await opened(store, data)
-        assert await reading.put(MB, data[MB : 2 * MB], proven=True)
+        assert await reading.put(MB, data[MB : 2 * MB], proven=proven)
         bad = data[: MB + 9] + b"bad" + data[MB + 12 :]
-        with pytest.raises(DigestMismatch, match="differ from those that were verified"):
+        with pytest.raises(DigestMismatch, match="differ from those that came before"):
             await fill(claimed(reading), source(bad))
         await reading.aclose()
         assert files(tmp_path, "partial") == []

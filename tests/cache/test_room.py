@@ -46,7 +46,8 @@ class Processes:
 
     def partial(self, number: int) -> Partial:
         if number not in self.open:
-            found = Partial.open(self.folder, self.room, DIGESTS[number], len(CONTENTS[number]))
+            with self.room.locked():
+                found = Partial.take(self.folder, self.room, DIGESTS[number], len(CONTENTS[number]))
             assert found is not None
             self.open[number] = found
             while found.recall():

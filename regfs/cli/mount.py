@@ -120,7 +120,7 @@ def _mount(wanted: _Wanted, daemon: Daemon | None) -> None:
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-l",
     "--lazy",

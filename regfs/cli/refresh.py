@@ -12,7 +12,7 @@ from regfs.errors import RegfsError
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(readable=False, path_type=Path))
 def refresh(paths: tuple[Path, ...]) -> int:
     """Forget the listings below each PATH in a mount, so that the next look asks the registry.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(readable=False, path_type=Path))
 def status(folder: Path | None, as_json: bool) -> int:
     """Show the mount that DIR is in, or all of yours: registries, sign-ins, and counters of what was asked.
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from regfs.cli.mounts import our_mounts
+from regfs.testing.behaviour import Behaviour
+from regfs.testing.fake import FakeRegistry
 from regfs.testing.images import make_image, make_index
 from tests.support.mounts import Home, Mount, mounted, regfs_command
+from tests.support.processes import wait_until
 from tests.support.registry import DockerRegistry
 
 Registries = Callable[..., DockerRegistry]
@@ -70,6 +73,17 @@ def test_what_is_not_there_is_said(mount: Mount, home: Home) -> None:
     done = home.regfs("ref", mount.path / "team" / "app" / "v9")
     assert done.returncode == 1
     assert "v9: No such file or directory" in done.stderr
+
+
+def test_a_mount_of_which_nothing_may_be_listed_is_looked_after_like_any(home: Home) -> None:
+    """Its root has the mode --x--x--x: it can't be read."""
+    with FakeRegistry(Behaviour(catalog_status=403)) as fake, mounted(fake.address, home=home) as mount:
+        assert mount.run("ls").returncode != 0
+        wait_until(lambda: mount.run("stat -c %a .").stdout == "111\n", "the kernel has the new mode")
+        assert "listings forgotten" in home.regfs("refresh", mount.path, check=True).stdout
+        assert str(mount.path) in home.regfs("status", mount.path, check=True).stdout
+        home.regfs("umount", mount.path, check=True)
+        assert not mount.is_mounted
 
 
 def test_refresh_shows_what_was_pushed_meanwhile(registry: DockerRegistry, home: Home) -> None:

@@ -192,6 +192,11 @@ class Stream(httpcore.AsyncNetworkStream):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._lost(error, httpcore.WriteError) from error
 
+    @property
+    def plain(self) -> trio.socket.SocketType | None:
+        """Its socket, where that gives what was sent as it was sent: None with TLS."""
+        return self._stream.socket if isinstance(self._stream, trio.SocketStream) else None
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._stream.aclose()

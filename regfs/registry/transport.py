@@ -7,13 +7,14 @@ no compressed body, a limit on what nobody asked to be large.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from ssl import SSLContext
 from typing import Any, Final, cast
 
 import httpcore
 import httpx
+import trio
 
 from regfs.connection import Connection
 from regfs.errors import (
@@ -25,6 +26,7 @@ from regfs.errors import (
     TooLarge,
     UnsafeTarget,
 )
+from regfs.registry.flow import FLOWS_FROM, flow
 from regfs.registry.network import Backend, Guard, Stream
 from regfs.registry.proxies import environment, proxy_for
 from regfs.registry.redirects import DEFAULT_PORTS, Origin, shown
@@ -176,10 +178,9 @@ class _Body(httpx.AsyncByteStream):
                 f"{self._origin} sends its reply encoded ({self.refused[:20]!r}), which was not asked for"
             )
         taken = 0
-        stream = cast("Any", self._answer.stream).__aiter__()
         try:
-            async with aclosing(stream):
-                async for piece in stream:
+            async with aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
                     taken += len(piece)
                     if self._limit is not None and taken > self._limit:
                         raise TooLarge(f"{self._origin} sends more than {self._limit} bytes")
@@ -187,6 +188,34 @@ class _Body(httpx.AsyncByteStream):
                     yield piece
         except _HTTPCORE_ERRORS as error:
             raise translated(error, self._origin) from error
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        stream = cast("Any", self._answer.stream).__aiter__()
+        async with aclosing(stream) as pieces:
+            first = await anext(pieces, None)  # httpcore has read that with the headers, and no more
+            if first is None:
+                return
+            yield first
+            connection = self._plain()
+            if connection is None:
+                async for piece in pieces:
+                    yield piece
+                return
+            async with aclosing(flow(connection, len(first), self._announced())) as flowing:
+                async for piece in flowing:
+                    yield piece
+
+    def _plain(self) -> trio.socket.SocketType | None:
+        """The connection, where nothing but the body's bytes come by it and they are many."""
+        stream = self._answer.extensions.get("network_stream")
+        is_large = self._limit is None and self._announced() >= FLOWS_FROM
+        return stream.plain if is_large and isinstance(stream, Stream) else None
+
+    def _announced(self) -> int:
+        """The body's length, where it is announced and not in chunks."""
+        headers = {name.lower(): value for name, value in self._answer.headers}
+        length = headers.get(b"content-length", b"")
+        return int(length[:20]) if length.isdigit() and b"transfer-encoding" not in headers else 0
 
     async def aclose(self) -> None:
         await self._answer.aclose()

@@ -63,6 +63,8 @@ class Recent:
         for chunk in self._chunks:
             if at >= end:
                 break
+            if at <= start and end <= at + len(chunk):
+                return chunk[start - at : end - at]
             if at + len(chunk) > start:
                 parts.append(memoryview(chunk)[max(0, start - at) : end - at])
             at += len(chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
@@ -13,9 +13,10 @@ import trio
 
 from regfs.digest import Digest
 from regfs.errors import DigestMismatch, IsADirectory, NotADirectory, NotFound, RegfsError, Unsupported
+from regfs.image.early import Early, EarlyLayer
 from regfs.image.limits import Limits
-from regfs.image.members import Layer, Layers, Member
-from regfs.image.merge import LayerMissing, Merge
+from regfs.image.members import Arrival, Layer, Layers, Member
+from regfs.image.merge import LayerMissing, Merge, Place
 from regfs.image.merge_layer import shown
 from regfs.manifest import Descriptor, Manifest
 from regfs.ports import EntryKind, RootEntries, RootEntry
@@ -104,6 +105,7 @@ class ImageTree:
             on_fault=lambda layer, line: self._faults.append((layer, line)),
         )
         self._merging = trio.Lock()
+        self._arriving: dict[int, EarlyLayer] = {}
 
     # ── what is asked ──
 
@@ -113,6 +115,20 @@ class ImageTree:
         if found is None:
             raise NotFound(f"the image has no {shown(path)}")
         return found
+
+    async def soon(self, path: bytes) -> RootEntry:
+        """See `regfs.ports.RootTree.soon`."""
+        found = await self._answer(partial(self._merge.find, path), soon=partial(self._early, path))
+        if found is None:
+            raise NotFound(f"the image has no {shown(path)}")
+        return found
+
+    def became(self, identity: Hashable) -> Hashable:
+        """See `regfs.ports.RootTree.became`."""
+        if not isinstance(identity, Early):
+            return identity
+        is_final = identity.has_member and identity.arrival.verified
+        return Place(identity.layer, identity.number).identity if is_final else None
 
     async def entries(self, path: bytes) -> RootEntries:
         """See `regfs.ports.RootTree.entries`."""
@@ -130,26 +146,43 @@ class ImageTree:
         """See `regfs.ports.RootTree.open`."""
         if entry.kind is not EntryKind.FILE:
             raise IsADirectory(f"{shown(entry.path)} is no file: there is nothing to read")
+        if isinstance(entry.identity, Early):
+            entry.identity.arrival.check()
+            return MemberReader(entry.identity.arrival, entry.identity.member)
         place = self._merge.place_of(entry)
         return MemberReader(await self._opened(place.layer), self._merge.member(place))
 
     def again(self, path: bytes, identity: Hashable) -> RootEntry:
         """See `regfs.ports.RootTree.again`."""
+        if isinstance(identity, Early):
+            return identity.again(path)
         found = self._merge.again(path, identity)
         assert found is not None, "it was found before"
         return found
 
     def layer_of(self, entry: RootEntry) -> Digest | None:
         """See `regfs.ports.RootTree.layer_of`."""
+        if isinstance(entry.identity, Early):
+            return self._descriptors[entry.identity.layer].digest if entry.identity.has_member else None
         return None if entry.identity is None else self._descriptors[self._merge.place_of(entry).layer].digest
 
     # ── how it is answered ──
 
-    async def _answer(self, question: Callable[[], T], *, every: bool = False) -> T:
+    async def _answer(
+        self,
+        question: Callable[[], T],
+        *,
+        every: bool = False,
+        soon: Callable[[int], Awaitable[T | None]] | None = None,
+    ) -> T:
+        """Add what layers the answer needs; ``soon`` may have it before a layer can be added."""
         while True:
             try:
                 return question()
             except LayerMissing as missing:
+                early = None if soon is None else await soon(missing.layer)
+                if early is not None:
+                    return early
                 await self._add(missing.layer, every=every)
             finally:
                 self._tell()
@@ -164,14 +197,35 @@ class ImageTree:
             finally:
                 self._tell()
 
+    async def _early(self, path: bytes, layer: int) -> RootEntry | None:
+        """What a layer that is still arriving has at a path, once it has it; None: it has to be added."""
+        if not self._merge.leaves(path, layer):
+            return None
+        opened = await self._opened(layer)
+        if opened.is_complete:
+            return None
+        arrival = opened.arrive()
+        early = self._arriving.get(layer)
+        if early is None or early.arrival is not arrival:
+            early = self._arriving[layer] = EarlyLayer(
+                arrival,
+                layer,
+                self._images.limits,
+                lambda name: self._merge.leaves(name, layer),
+                raw_links=self._images.raw_links,
+            )
+        return await self._beside(self._along(layer, every=False), partial(early.find, path))
+
     async def _add(self, layer: int, *, every: bool = False) -> None:
         """Add a layer, and first what it needs of those below it. Those that will be needed too are indexed meanwhile."""
-        members = await self._members_with(layer, self._along(layer, every=every))
+        others = self._along(layer, every=every)
+        members = await self._beside(others, partial(self._members, layer), to_the_end=True)
         while not self._merge.has(layer):
             try:
                 async with self._merging:
                     if not self._merge.has(layer):
                         await trio.to_thread.run_sync(self._merge.add, layer, members)
+                        self._arriving.pop(layer, None)
             except LayerMissing as missing:
                 await self._add(missing.layer)
         self._tell()
@@ -190,20 +244,24 @@ class ImageTree:
             small.append(other)
         return small
 
-    async def _members_with(self, layer: int, others: Sequence[int]) -> Sequence[Member]:
-        members: Sequence[Member] = ()
+    async def _beside(
+        self, others: Sequence[int], work: Callable[[], Awaitable[T]], *, to_the_end: bool = False
+    ) -> T:
+        """Do that while other layers are indexed, and wait for these too, if it is to their end."""
+        done: list[T] = []
         failure: RegfsError | None = None
         async with trio.open_nursery() as nursery:
             for other in others:
                 nursery.start_soon(self._index_ahead, other)
             try:
-                members = await self._members(layer)
+                done.append(await work())
             except RegfsError as error:
                 failure = error
+            if failure is not None or not to_the_end:
                 nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        return members
+        return done[0]
 
     async def _index_ahead(self, layer: int) -> None:
         with suppress(RegfsError):  # whoever needs it asks, and is told
@@ -237,7 +295,7 @@ class ImageTree:
 class MemberReader:
     """`regfs.ports.ContentReader` of one file of a layer."""
 
-    def __init__(self, layer: Layer, member: Member) -> None:
+    def __init__(self, layer: Layer | Arrival, member: Member) -> None:
         self._layer = layer
         self._member = member
 

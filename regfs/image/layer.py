@@ -18,7 +18,7 @@ from regfs.image.indexfile import LayerIndex, Unreadable
 from regfs.image.layerbytes import LayerBytes
 from regfs.image.limits import Limits
 from regfs.image.members import Member, MemberKind
-from regfs.image.onepass import OnePass, as_text
+from regfs.image.onepass import Found, OnePass, as_text
 from regfs.image.table import MemberTable
 from regfs.image.unpack import Budget, Unpacker
 from regfs.manifest import Descriptor
@@ -86,10 +86,8 @@ class IndexedLayer:
         self._descriptor = descriptor
         self._bytes = LayerBytes(layers.blobs, repository, descriptor, layers.budget.limiter, layers.run)
         self._index: LayerIndex | None = None
-        self._pass: OnePass | None = None
+        self._arrival: PassArrival | None = None
         self._unpacker: Unpacker | None = None
-        self._is_working = False
-        self._error: Exception | None = None
         self._moved = trio.Event()
 
     @property
@@ -117,7 +115,7 @@ class IndexedLayer:
         """What the pass had to leave out, a line each."""
         if self._index is not None:
             return self._index.faults
-        found = self._pass.found if self._pass else None
+        found = self._found()
         return tuple(found.faults) if found else ()
 
     async def members(self) -> Sequence[Member]:
@@ -126,26 +124,42 @@ class IndexedLayer:
 
     async def upto(self, count: int) -> Sequence[Member]:
         """The members so far, once there are ``count`` of them or the layer is complete."""
-        await self._wait(lambda: self._index is not None or len(self._members()) >= count)
+        await self.wait(lambda: self._index is not None or len(self._members()) >= count)
         return self._members()
 
     async def read(self, member: Member, start: int, length: int) -> bytes:
         """Bytes of a FILE of this layer, holes as zeros; fewer than ``length`` only at its ``size``."""
-        end = min(start + length, member.size)
-        if member.kind is not MemberKind.FILE or start >= end:
+        return await self.read_by(None, member, start, length)
+
+    def arrive(self) -> PassArrival:
+        """See `regfs.image.members.Layer.arrive`."""
+        if self._arrival is not None or self._index is None:
+            return self._begun()
+        arrival = PassArrival(self)
+        arrival.index = self._index
+        return arrival
+
+    async def read_by(self, arrival: PassArrival | None, member: Member, start: int, length: int) -> bytes:
+        """As `read`; with ``arrival``, by that pass or not at all."""
+        if member.kind is not MemberKind.FILE:
             return b""
-        if end == member.size:
-            await self._complete()
+        if start + length >= member.size:
+            await self.wait(lambda: self._index is not None, arrival)
+        end = min(start + length, member.size)
+        if start >= end:
+            return b""
         parts = []
         for begin, stop, place in _stretches(member, start, end):
-            parts.append(bytes(stop - begin) if place is None else await self._at(place, stop - begin))
+            parts.append(
+                bytes(stop - begin) if place is None else await self._at(place, stop - begin, arrival)
+            )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # ── the archive's bytes ──
 
-    async def _at(self, place: int, length: int) -> bytes:
+    async def _at(self, place: int, length: int, arrival: PassArrival | None) -> bytes:
         end = place + length
-        await self._wait(lambda: self._index is not None or self._walked() >= end)
+        await self.wait(lambda: self._index is not None or self._walked() >= end, arrival)
         try:
             return await self._unpacked(place, end)
         except DigestMismatch:
@@ -164,7 +178,7 @@ class IndexedLayer:
         return await self._unpacker.read(place, end, known)
 
     def _made_unpacker(self) -> Unpacker:
-        found = self._index or (self._pass.found if self._pass else None)
+        found = self._index or self._found()
         assert found is not None
         return Unpacker(
             self._layers.blobs,
@@ -182,48 +196,64 @@ class IndexedLayer:
     def _members(self) -> MemberTable:
         if self._index is not None:
             return self._index.members
-        found = self._pass.found if self._pass else None
+        found = self._found()
         return found.members if found else _NONE
 
+    def _found(self) -> Found | None:
+        return self._arrival.found if self._arrival is not None else None
+
     def _walked(self) -> int:
-        found = self._pass.found if self._pass else None
+        found = self._found()
         return found.walked if found else 0
 
     async def _complete(self) -> LayerIndex:
-        await self._wait(lambda: self._index is not None)
+        await self.wait(lambda: self._index is not None)
         assert self._index is not None
         return self._index
 
-    async def _wait(self, is_there: Callable[[], bool]) -> None:
-        """Wait until it is there, beginning the work if nobody does it. Raises what ended the work."""
-        while not is_there():
-            if not self._is_working:
-                self._is_working, self._error = True, None
-                self._layers.run(self._work)
-            moved = self._moved
-            await moved.wait()
-            if self._error is not None and not is_there():
-                raise self._error.with_traceback(None)
+    async def wait(self, is_there: Callable[[], bool], arrival: PassArrival | None = None) -> None:
+        """Wait until it is there, beginning the work if nobody does it. Raises what ended the work.
+
+        With ``arrival`` that pass's work is waited for, and no other begun.
+        """
+        while True:
+            if arrival is not None:
+                arrival.check()
+            if is_there():
+                return
+            working = arrival or self._begun()
+            await self._moved.wait()
+            if working.error is not None and not is_there():
+                raise working.error.with_traceback(None)
+
+    def _begun(self) -> PassArrival:
+        if self._arrival is None:
+            self._arrival = PassArrival(self)
+            self._layers.run(self._work)
+        return self._arrival
 
     def _move(self) -> None:
         self._moved.set()
         self._moved = trio.Event()
 
     async def _work(self) -> None:
+        arrival = self._arrival
+        assert arrival is not None, "whoever began it"
+        error: Exception | None = None
         try:
-            self._index = await self._kept_index() or await self._index_anew()
-        except Exception as error:  # it belongs to those who wait; here it would end the mount
-            self._error = error
+            self._index = await self._kept_index() or await self._index_anew(arrival)
+        except Exception as reason:  # it belongs to those who wait; here it would end the mount
+            error = reason
         except BaseException:
-            self._error = DeadlineExceeded("the mount is going down")
+            error = DeadlineExceeded("the mount is going down")
             raise
         finally:
             if self._index is None:
                 self._unpacker = None
                 with trio.CancelScope(shield=True):
                     await self._bytes.renew()
-            self._pass = None
-            self._is_working = False
+            arrival.end(self._index, error)
+            self._arrival = None
             self._move()
 
     async def _kept_index(self) -> LayerIndex | None:
@@ -241,10 +271,10 @@ class IndexedLayer:
         self._bytes.hashes = index.hashes
         return index
 
-    async def _index_anew(self) -> LayerIndex:
+    async def _index_anew(self, arrival: PassArrival) -> LayerIndex:
         layers = self._layers
         async with layers.passes, self._bytes.whole() as reader:
-            self._pass = OnePass(
+            arrival.work = OnePass(
                 layers.blobs,
                 self._descriptor,
                 reader,
@@ -253,9 +283,9 @@ class IndexedLayer:
                 layers.pass_threads,
                 self._move,
             )
-            index = await self._pass.run()
+            index = await arrival.work.run()
         self._bytes.hashes = index.hashes
-        self._index = index
+        self._index = arrival.index = index
         self._move()  # nobody waits for the disk
         packed = await self._in_thread(lambda: indexfile.pack(index, layers.limits))
         await layers.blobs.keep_derived(self.digest, indexfile.NAME, indexfile.VERSION, packed)
@@ -263,6 +293,63 @@ class IndexedLayer:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._layers.pass_threads)
+
+
+class PassArrival:
+    """`regfs.image.members.Arrival`: one try at indexing a layer. ``work``: the pass; ``index``: what came of it."""
+
+    def __init__(self, layer: IndexedLayer) -> None:
+        self._layer = layer
+        self.work: OnePass | None = None
+        self.index: LayerIndex | None = None
+        self.error: Exception | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """Of the layer as stored."""
+        return self._layer.digest
+
+    @property
+    def found(self) -> Found | None:
+        """What the pass has found so far."""
+        return self.work.found if self.work is not None else None
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Those that the pass is past."""
+        if self.index is not None:
+            return self.index.members
+        found = self.found
+        return found.members if found is not None else _NONE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.index is not None or self.error is not None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the layer is what its digest says."""
+        return self.index is not None
+
+    def check(self) -> None:
+        """Raise what ended it, if the layer is not whole or not right."""
+        if self.index is None and self.error is not None:
+            raise self.error.with_traceback(None)
+
+    async def more(self, count: int) -> None:
+        """Wait until there are more than ``count`` members, or it has ended well."""
+        await self._layer.wait(lambda: self.index is not None or len(self.members) > count, self)
+
+    async def read(self, member: Member, start: int, length: int) -> bytes:
+        """See `regfs.image.members.Arrival.read`."""
+        data = await self._layer.read_by(self, member, start, length)
+        self.check()
+        return data
+
+    def end(self, index: LayerIndex | None, error: Exception | None) -> None:
+        """It has ended, and holds nothing of a layer that is not right."""
+        self.work, self.index, self.error = None, index, error
 
 
 _NONE: Final = MemberTable()

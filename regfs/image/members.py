@@ -65,6 +65,46 @@ def clean_path(raw: bytes) -> bytes:
     return b"/".join(part for part in raw.split(b"/") if part not in (b"", b"."))
 
 
+class Arrival(Protocol):
+    """One pass over a layer, and what can be had of it before it ends. Nothing of it is verified before ``is_right``.
+
+    What a pass gave is bound to it: once it has ended wrong, or was broken off, each question raises what ended it, though
+    another pass may have begun.
+    """
+
+    @property
+    def digest(self) -> Digest:
+        """Of the layer as stored."""
+        ...
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Those that the pass is past, with all their data, in order. It grows."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    @property
+    def verified(self) -> bool:
+        """Whether it has ended, and the layer is what its digest says."""
+        ...
+
+    def check(self) -> None:
+        """Raise what ended it, if the layer is not whole or not right."""
+        ...
+
+    async def more(self, count: int) -> None:
+        """Wait until there are more than ``count`` members, or it has ended well. Raises what ended it else."""
+        ...
+
+    async def read(self, member: Member, start: int, length: int) -> bytes:
+        """As `Layer.read`, of a member that is there; a file's last byte comes with the layer's verdict."""
+        ...
+
+
 class Layer(Protocol):
     """One layer of an image, indexed by the one pass that first reads it, or from an index that was kept.
 
@@ -98,6 +138,10 @@ class Layer(Protocol):
 
     async def upto(self, count: int) -> Sequence[Member]:
         """The members so far, once there are ``count`` of them or the layer is complete. The sequence may grow later."""
+        ...
+
+    def arrive(self) -> Arrival:
+        """The pass that is under way, begun if there is none. Of a layer that ``is_complete``: one that is over."""
         ...
 
     async def read(self, member: Member, start: int, length: int) -> bytes:

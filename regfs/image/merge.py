@@ -163,17 +163,11 @@ class Merge:
         assert isinstance(entry.identity, int)
         return Place(*place_in(entry.identity))
 
-    def shows(self, path: bytes, layer: int, *, is_folder: bool) -> bool:
-        """Whether what a layer has at a path, a folder or something else, is what the tree has there. Raises LayerMissing."""
+    def leaves(self, path: bytes, layer: int) -> bool:
+        """Whether the layers above one have nothing at a path, and hide nothing there. Raises LayerMissing."""
         parts = path.split(b"/")
-        for above in range(len(self._trees) - 1, layer, -1):
-            tree = self.tree(above)
-            found, closed = tree.probe(parts)
-            if found is not None and (found >= 0 or tree.folders[~found] != IMPLICIT):
-                return False
-            if closed or (found is not None and not is_folder and tree.is_made(~found)):
-                return False
-        return not _is_hidden(path)
+        probes = (self.tree(above).probe(parts) for above in range(len(self._trees) - 1, layer, -1))
+        return not _is_hidden(path) and all(found is None and not closed for found, closed in probes)
 
     # ── how it is found ──
 

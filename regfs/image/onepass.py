@@ -30,7 +30,9 @@ from regfs.ports import Blobs, ContentReader
 T = TypeVar("T")
 
 READ: Final = 1024 * 1024
-"""Bytes of the layer that are read at once."""
+"""Bytes of the layer that are read at once, but for the first: who waits for a file at the beginning gets it sooner."""
+
+_FIRST: Final = 128 * 1024
 
 _BATCH: Final = 2 * 1024 * 1024
 _TAKE: Final = 512 * 1024
@@ -104,7 +106,7 @@ class OnePass:
         size = self._descriptor.size
         if self._reader.size != size:
             raise DigestMismatch(f"{self._descriptor.digest} has {self._reader.size} bytes, not {size}")
-        head = await self._reader.read(0, min(size, READ))
+        head = await self._reader.read(0, min(size, _FIRST))
         codec = codec_of(head[:MAGIC])
         self.found = found = Found(codec, Spans(codec))
         decoder = decoder_of(codec, self._archive_limits, found.spans.add)
@@ -158,7 +160,7 @@ class OnePass:
                 await self._in_thread(lambda passing=piece: self._hash(passing))  # type: ignore[misc]
                 at += len(piece)
                 await send.send(piece)
-                piece = await self._reader.read(at, min(READ, size - at)) if at < size else b""
+                piece = await self._reader.read(at, min(READ, at, size - at)) if at < size else b""
 
     def _hash(self, piece: bytes) -> None:
         self._hasher.update(piece)

@@ -71,6 +71,7 @@ class RootEntry:
     bits with setuid, setgid and sticky. Owners as in the image. ``mtime_ns``: nanoseconds since 1970. ``links``: how many
     names the file has in the merged tree, which share ``identity``. ``target``: a link's, as it is to be shown.
     ``device``: of a device node, as `os.makedev` makes it. ``xattrs``: full names (``user.x``, ``security.capability``).
+    ``is_provisional``: see `RootTree.soon`.
     """
 
     path: bytes
@@ -85,6 +86,7 @@ class RootEntry:
     target: bytes = b""
     device: int = 0
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    is_provisional: bool = False
 
 
 EntryRow = tuple[bytes, EntryKind, int, int, int, int, int, int, Hashable]
@@ -117,6 +119,18 @@ class RootTree(Protocol):
 
     async def find(self, path: bytes) -> RootEntry:
         """The entry of that very path: links in it are not followed. Raises NotFound, and what reading a layer raises."""
+        ...
+
+    async def soon(self, path: bytes) -> RootEntry:
+        """As `find`, but a name of a layer that is still arriving may be answered before that layer's end: provisionally.
+
+        Another entry may take its place once more of the layer is known, and its bytes are not verified before the layer is:
+        so it is asked for each time.
+        """
+        ...
+
+    def became(self, identity: Hashable) -> Hashable:
+        """The identity of the final entry that a provisional one has become; None: its layer is not whole, or not right."""
         ...
 
     async def entries(self, path: bytes) -> RootEntries:

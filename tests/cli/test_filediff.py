@@ -68,6 +68,12 @@ class MemoryRoot:
             raise NotFound(repr(path))
         return found
 
+    async def soon(self, path: bytes) -> RootEntry:
+        return await self.find(path)
+
+    def became(self, identity: Hashable) -> Hashable:
+        return identity
+
     async def entries(self, path: bytes) -> RootEntries:
         found: RootEntries | None = self._ask(self.merge.entries, path)
         if found is None:

@@ -43,6 +43,8 @@ class MemoryReader:
         await trio.lowlevel.checkpoint()
         self._blobs.ranges.append((start, length))
         await self._blobs.pause(start + length)
+        if self._blobs.fails is not None:
+            raise self._blobs.fails
         data = self._blobs.data[self._digest]
         if self._blobs.judges and not self.verified and start + length >= len(data):
             if Digest.of(data) != self._digest:
@@ -60,7 +62,7 @@ class MemoryReader:
 class MemoryBlobs:
     """`Blobs` in memory. ``is_local``: blobs are there and verified when they are opened. ``judges``: see `MemoryReader`.
 
-    ``gate``: how far readers come, in bytes; they wait there.
+    ``gate``: how far readers come, in bytes; they wait there. ``fails``: what reading raises.
     """
 
     def __init__(self, *blobs: bytes, is_local: bool = False, judges: bool = True) -> None:
@@ -72,6 +74,7 @@ class MemoryBlobs:
         self.closed = 0
         self.ranges: list[tuple[int, int]] = []
         self.gate: int | None = None
+        self.fails: Exception | None = None
         self.opens_at_gate = trio.Event()
         self._changed = trio.Event()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from regfs.digest import Digest
-from regfs.image.members import Member, MemberKind, clean_path
+from regfs.image.members import Arrival, Member, MemberKind, clean_path
 from regfs.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
 from regfs.testing.images import Content, Image
 
@@ -129,6 +129,9 @@ class MemoryLayer:
     async def upto(self, count: int) -> Sequence[Member]:
         del count
         return await self.members()
+
+    def arrive(self) -> Arrival:
+        raise AssertionError("it is complete")
 
     async def read(self, member: Member, start: int, length: int) -> bytes:
         if self.error is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from regfs.errors import DigestMismatch
 from regfs.ports import ContentReader
@@ -11,6 +12,10 @@ from regfs.tree.incoming import Incoming
 from regfs.tree.names import RegistryRoot
 from regfs.tree.nodes import Node
 from regfs.tree.streamed import StreamedFile
+
+_PAGE: Final = resource.getpagesize()
+_BLOCK: Final = 512
+"""The smallest block that a file may have in the kernel."""
 
 
 class Content(Protocol):
@@ -38,10 +43,23 @@ class Streamed:
         """Bytes from ``offset`` on. Raises what `ContentReader.read` raises."""
         self.file.check()
         try:
-            return await self._reader.read(offset, size)
+            return await self._reader.read(offset, self._served(offset, size))
         except DigestMismatch:
             self.file.poison()
             raise
+
+    def _served(self, offset: int, size: int) -> int:
+        """How much of a read is answered: not a last byte that has to wait, where less is no harm.
+
+        A program that reads goes on from where it got. What the kernel reads for its cache (a file that is mapped) is whole
+        blocks, up to the page of the file's end at most: of fewer bytes it would take the rest for zeros.
+        """
+        total = self._reader.size
+        last = total - 1
+        if not self.file.comes_early or self._reader.verified or not offset < last < offset + size:
+            return size
+        may_be_cached = offset % _BLOCK == size % _BLOCK == 0 and offset + size <= -(-total // _PAGE) * _PAGE
+        return size if may_be_cached else last - offset
 
     async def close(self) -> None:
         """The reader has gone."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, overload
+from typing import ClassVar, Final, overload
+from weakref import WeakSet
 
 from regfs.errors import NoSuchAttribute, NotFound, Unsupported
 from regfs.manifest import Manifest
@@ -56,7 +57,7 @@ class RootListing(NamedListing):
 class RootfsFolder(ManifestRoom):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
-    __slots__ = ("_last", "_tree")
+    __slots__ = ("_last", "_provisional", "_tree")
     holds_any_name: ClassVar[bool] = True
     waits_for_data: ClassVar[bool] = True
 
@@ -64,6 +65,7 @@ class RootfsFolder(ManifestRoom):
         super().__init__(parent, name, manifest)
         self._tree: RootTree | None = None
         self._last: tuple[Node, RootEntry] | None = None
+        self._provisional: WeakSet[Node] = WeakSet()
 
     @property
     def as_in_image(self) -> bool:
@@ -87,18 +89,44 @@ class RootfsFolder(ManifestRoom):
     async def look_up(self, folder: RootfsFolder | ImageFolder, name: str, path: bytes) -> Node:
         """The node of a path, whose last component is ``name`` in ``folder``. Raises NotFound."""
         known = folder.children.get(name) if folder.children is not None else None
-        return known or self.node(folder, await (await self.tree()).find(path))
+        if known is not None and not self.is_provisional(known):
+            return known
+        return self.node(folder, await (await self.tree()).soon(path))
+
+    def is_provisional(self, node: Node) -> bool:
+        """Whether a name may yet come to stand for another node."""
+        return bool(self._provisional) and node in self._provisional
 
     def node(self, folder: RootfsFolder | ImageFolder, entry: RootEntry) -> Node:
         """The node of an entry: one inode for all names of a file."""
+        name = decoded(entry.path.rpartition(b"/")[2])
+        if self._provisional:
+            self._replace(folder, name, entry)
         if entry.links > 1:
             key = ("linked", entry.identity)
             node = self.child(key, lambda: _made(self, self, decoded(entry.path), entry, key))
         else:
-            name = decoded(entry.path.rpartition(b"/")[2])
             node = folder.child(name, lambda: _made(self, folder, name, entry, name))
+        if entry.is_provisional:
+            node.identity = entry.identity
+            self._provisional.add(node)
         self._last = node, entry
         return node
+
+    def _replace(self, folder: Node, name: str, entry: RootEntry) -> None:
+        """Let a provisional node become that of an entry, if that is the same file, or a folder too; else it leaves its name."""
+        children = folder.children or {}
+        node = children.get(name)
+        if node not in self._provisional or not isinstance(node, _ANY):
+            return
+        assert self._tree is not None, "its nodes came from it"
+        is_same = entry.identity in (node.identity, self._tree.became(node.identity)) and entry.links == 1
+        if isinstance(node, _NODES[entry.kind]) and (is_same or isinstance(node, ImageFolder)):
+            node.identity = entry.identity
+            self._provisional.discard(node)
+        else:
+            del children[name]
+            node.key = object()
 
     def entry_of(self, node: ImageNode) -> RootEntry:
         """A node's entry. Only the last one is kept: the kernel may know a hundred thousand nodes."""
@@ -109,7 +137,7 @@ class RootfsFolder(ManifestRoom):
 
 
 class ImageNode(Node):
-    """A name within an image's tree. Nothing about it ever changes."""
+    """A name within an image's tree. Nothing about it ever changes, once it is not provisional any more."""
 
     __slots__ = ()
     waits_for_data: ClassVar[bool] = True
@@ -142,7 +170,7 @@ class ImageNode(Node):
 
     @property
     def holds_for(self) -> float:
-        return STEADY
+        return 0.0 if self.root.is_provisional(self) else STEADY
 
     @property
     def mode(self) -> int:
@@ -210,6 +238,7 @@ class ImageFile(ImageNode, StreamedFile):
     """A file of an image: its bytes come out of the middle of a layer."""
 
     __slots__ = ("identity", "root")
+    comes_early: ClassVar[bool] = True
 
     def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
         super().__init__(parent, name)
@@ -218,7 +247,7 @@ class ImageFile(ImageNode, StreamedFile):
 
     @property
     def holds_for(self) -> float:
-        return 0.0 if self.is_poisoned else STEADY
+        return 0.0 if self.is_poisoned else super().holds_for
 
     async def reader(self) -> ContentReader:
         return await (await self.root.tree()).open(self.entry)
@@ -280,7 +309,12 @@ _NODES: dict[EntryKind, type[ImageFolder | ImageFile | ImageLink | ImageFifo]] =
 }
 
 
-def _made(root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> Node:
+_ANY: Final = ImageFolder, ImageFile, ImageLink, ImageFifo
+
+
+def _made(
+    root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object
+) -> ImageFolder | ImageFile | ImageLink | ImageFifo:
     return _NODES[entry.kind](root, parent, name, entry, key)
 
 

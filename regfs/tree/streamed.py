@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from regfs.errors import DigestMismatch
 from regfs.ports import ContentReader
 from regfs.tree.nodes import Node
@@ -15,6 +17,8 @@ class StreamedFile(Node):
     """
 
     __slots__ = ("_unverified", "_was_unverified", "is_poisoned", "is_verified")
+    comes_early: ClassVar[bool] = False
+    """While it is not verified its reader gives all at once but the last byte, which may be long in coming."""
 
     def __init__(self, parent: Node, name: str) -> None:
         super().__init__(parent, name)

@@ -21,6 +21,8 @@ metrics       the same counters for Prometheus
 A folder that is one of a registry's:
   TAG/manifest.json   the manifest's exact bytes        TAG/digest   its digest
   TAG/config.json     the image config's exact bytes    TAG/platforms/   of an index
+  TAG/layers/         its blobs as they are stored      TAG/rootfs/      its merged file tree
+  TAG/referrers/      signatures, SBOMs, attestations   TAG/oci/         an OCI image layout
 Found by name, in no listing:
   REPOSITORY/.digests/sha256-HEX/   any manifest by its digest
   REPOSITORY/.tags/TAG/   REPOSITORY/.repos/NAME/   where a tag and a nested repository share a name

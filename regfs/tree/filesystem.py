@@ -301,7 +301,7 @@ class FileSystem:
         return OpenFile(self._handle(opened), direct_io=not opened.is_verified, keep_cache=opened.keeps_pages)
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
-        """Bytes of an open file; fewer than ``size`` only at its end."""
+        """Bytes of an open file; fewer than ``size`` only at its end, and before a last byte that has to wait."""
         content = self._handles[handle]
         if isinstance(content, Streamed):
             try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from regfs.image.entries import KINDS, PERMISSIONS, Entries, Run, identity_of, owner, place_in
 from regfs.image.layertree import IMPLICIT, LayerTree
@@ -26,8 +27,7 @@ class LayerMissing(Exception):
         self.layer = layer
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an entry comes from: a layer, counted from the bottom, and a member of it.
 
     ``member`` is `IMPLICIT` for a folder that no layer has a member for; ``layer`` is then the topmost that makes it.
@@ -64,6 +64,8 @@ class Merge:
         self._on_fault = on_fault
         self._low: dict[tuple[int, int], Place | None] = {}
         self._linked: dict[int, dict[int, list[tuple[int, int]]]] = {}
+        self._shared: tuple[bytes, list[tuple[int, int]]] | None = None
+        """What `_shares` said last: a folder's size is asked for before its entries."""
 
     # ── layers ──
 
@@ -74,6 +76,7 @@ class Merge:
         if tree.remarks.is_unsure or self._leads_elsewhere(tree.ghosts, layer):
             tree = build_layer(table, self._limits, lambda path: self._below(path, layer))
         self._trees[layer] = tree
+        self._shared = None
         for line in tree.remarks.faults:
             self._on_fault(layer, line)
 
@@ -192,6 +195,9 @@ class Merge:
 
     def _shares(self, path: bytes) -> list[tuple[int, int]]:
         """The layers that have something to say of what is in a folder, from the top down, with the folder's number in each."""
+        last = self._shared
+        if last is not None and last[0] == path:
+            return last[1]
         parts = path.split(b"/") if path else []
         shares: list[tuple[int, int]] = []
         for layer in range(len(self._trees) - 1, -1, -1):
@@ -203,6 +209,7 @@ class Merge:
                 shares.append((layer, ~found))
             if closed or (found is not None and tree.is_opaque(~found)):
                 break
+        self._shared = path, shares
         return shares
 
     def _alone(self, shares: Sequence[tuple[int, int]]) -> tuple[int, int, int] | None:

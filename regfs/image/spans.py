@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,8 +15,7 @@ from regfs.image.zstdlib import zstd
 _NO_WINDOW: Final = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, gc=False):
     """Decoding that begins at ``start`` needs the layer's bytes up to ``end`` to give the archive's up to ``out_end``.
 
     None: it is the last one, and goes on to the end, as far as is known.

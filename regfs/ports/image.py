@@ -55,6 +55,8 @@ class Blobs(Protocol):
 class EntryKind(Enum):
     """What a name in an image's root tree is."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and listings look kinds up by the ten thousand
+
     FILE = "file"
     FOLDER = "folder"
     LINK = "link"

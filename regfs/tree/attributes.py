@@ -9,6 +9,8 @@ from enum import Enum
 class Kind(Enum):
     """What a name is."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and listings look kinds up by the ten thousand
+
     FOLDER = "folder"
     FILE = "file"
     LINK = "link"
@@ -22,7 +24,8 @@ class Attributes:
     """One name's attributes. ``mode``: permission bits only; times in nanoseconds since 1970; timeouts in seconds.
 
     ``owner``: user and group, shown as they are, and the mode with them; None: whom the mount's files belong to. ``links``:
-    how many names the file has. ``device``: of a device node, as `os.makedev` makes it.
+    how many names the file has. ``device``: of a device node, as `os.makedev` makes it. ``number``: the inode number that
+    programs are shown, where it is not ``ino``, by which the kernel knows the name.
     """
 
     ino: int
@@ -35,6 +38,7 @@ class Attributes:
     owner: tuple[int, int] | None = None
     links: int = 1
     device: int = 0
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -43,6 +47,16 @@ class DirEntry:
 
     name: bytes
     attributes: Attributes
+    next: int
+
+
+@dataclass(slots=True)
+class PlainEntry:
+    """One entry of which no more is told than its kind and the inode ``number`` to show (0: unknown): it has no inode yet."""
+
+    name: bytes
+    kind: Kind
+    number: int
     next: int
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,17 +24,18 @@ from regfs.errors import (
 )
 from regfs.ports import Blobs, BlobStore, Clock, ContentStore, Images, Source
 from regfs.tree import own
-from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
+from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, PlainEntry, Statfs
 from regfs.tree.blobs import RegistryBlobs
 from regfs.tree.errorlog import ErrorLog
 from regfs.tree.incoming import Incoming, entries_as_they_come
 from regfs.tree.inodes import ROOT, Inodes
 from regfs.tree.knowledge import Role
 from regfs.tree.names import Listed, NameFolder, RegistryRoot
-from regfs.tree.nodes import BrokenFolder, Folder, NamedListing, Node, decoded, encoded
+from regfs.tree.nodes import BrokenFolder, Folder, Node, decoded, encoded
 from regfs.tree.opened import Bytes, Opened, Streamed
 from regfs.tree.registry import Registry
 from regfs.tree.rooms import furnish
+from regfs.tree.rootlisting import RootListing
 from regfs.tree.roots import ConnectionsRoot
 from regfs.tree.status import counters, describe
 from regfs.tree.streamed import StreamedFile
@@ -243,9 +243,15 @@ class FileSystem:
         self._note_partial(node)
         return entries
 
+    def lists_for_good(self, ino: int) -> bool:
+        """Whether the kernel may keep what it was told that a folder holds."""
+        return self._inodes[ino].lists_for_good
+
     async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
         """Entries from position ``start`` on: none only at the folder's end. Raises as `opendir` does."""
         entries = self._handles[handle]
+        if isinstance(entries, RootListing):
+            return entries.read(start, self._inodes, self._attributes)
         if isinstance(entries, RegistryRoot):
             entries = self._handles[handle] = await self._entries(entries)
         if isinstance(entries, Incoming):
@@ -258,14 +264,19 @@ class FileSystem:
         assert isinstance(entries, Sequence)
         return self._read(entries, start)
 
+    async def readdir_plainly(self, handle: int, start: int) -> Iterator[DirEntry | PlainEntry]:
+        """The same for who wants names: within an image nothing more is told of files."""
+        entries = self._handles[handle]
+        if isinstance(entries, RootListing):
+            return entries.read_plainly(start, self._inodes, self._attributes)
+        return await self.readdir(handle, start)
+
     def _read(self, entries: Sequence[Node], start: int) -> Iterator[DirEntry]:
         known = entries.stretch() if isinstance(entries, Listed) else _nothing_known
-        named = entries.name if isinstance(entries, NamedListing) else None
         for place in range(start, len(entries)):
             node = entries[place]
             try:
-                name = node.name.encode() if named is None else named(place)
-                yield DirEntry(name, self._attributes(node, known(node)), place + 1)
+                yield DirEntry(node.name.encode(), self._attributes(node, known(node)), place + 1)
             finally:
                 self._inodes.drop_if_unused(node)
 
@@ -489,6 +500,7 @@ class FileSystem:
         )
         if node.of_image:
             attributes.owner, attributes.links, attributes.device = node.owner, node.links, node.device
+            attributes.number = node.number
         return attributes
 
     def _attributes_in_passing(self, node: Node) -> Attributes:
@@ -528,21 +540,24 @@ class _Operation:
 
     def __init__(self, files: FileSystem, node: Node, name: str) -> None:
         self._files, self._node, self._name = files, node, name
-        deadline = math.inf if node.waits_for_data else files.settings.call_deadline
-        self._scope = trio.move_on_after(deadline)
+        self._scope = None if node.waits_for_data else trio.move_on_after(files.settings.call_deadline)
 
     def __enter__(self) -> None:
-        self._scope.__enter__()
+        if self._scope is not None:
+            self._scope.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._scope.__exit__(kind, error, trace)
-        if self._scope.cancelled_caught:
+        is_late = False
+        if self._scope is not None:
+            self._scope.__exit__(kind, error, trace)
+            is_late = self._scope.cancelled_caught
+        if is_late:
             error = DeadlineExceeded(f"no answer within {self._files.settings.call_deadline:g} s")
         if isinstance(error, RegfsError) and not isinstance(error, NotFound | FileError | ReadOnly):
             self._files.note(error, f"{self._node.path()}/{self._name}".strip("/"))
-        if self._scope.cancelled_caught and error is not None:
+        if is_late and error is not None:
             raise error
 
 

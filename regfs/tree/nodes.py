@@ -27,11 +27,13 @@ class Node:
     __slots__ = ("__weakref__", "children", "ino", "key", "lookups", "name", "parent")
     kind: ClassVar[Kind] = Kind.FILE
     waits_for_data: ClassVar[bool] = False
+    """Whether asking about it may have to wait for blobs, whose readers watch over their progress themselves."""
     of_image: ClassVar[bool] = False
     """Within an image's file tree: owner, links, device and extended attributes are the image's."""
     holds_any_name: ClassVar[bool] = False
     """A folder whose names may be any bytes."""
-    """Whether asking about it may have to wait for blobs, whose readers watch over their progress themselves."""
+    lists_for_good: ClassVar[bool] = False
+    """A folder whose listing, once it was given, never changes under its inode."""
 
     def __init__(self, parent: Node | None, name: str, key: Hashable = None) -> None:
         self.parent = parent
@@ -86,6 +88,11 @@ class Node:
     @property
     def device(self) -> int:
         """Of a device node, as `os.makedev` makes it."""
+        return 0
+
+    @property
+    def number(self) -> int:
+        """The inode number to show; 0: the one by which the kernel knows it."""
         return 0
 
     @property
@@ -157,14 +164,6 @@ class Node:
     async def attribute(self, name: str) -> str:
         """One extended attribute, by its name in ``user.``. Raises NoSuchAttribute."""
         raise NoSuchAttribute(f"{self.path()} has no attribute user.{name}")
-
-
-class NamedListing(Sequence[Node]):
-    """A listing whose nodes do not say under which name each is listed: files may have several."""
-
-    def name(self, place: int) -> bytes:
-        """The name that stands at a place."""
-        raise NotImplementedError
 
 
 def encoded(name: str) -> bytes:

@@ -82,6 +82,8 @@ class Registry(Knowledge):
         self.blobs = blobs
         self.images = images
         self.image_owners = image_owners
+        self.image_numbers: dict[tuple[str, Digest], int] = {}
+        """Of each image that was looked into, repository and digest: part of its files' inode numbers."""
         self.report: Callable[[str, str], None] = lambda _path, _what: None
         """Tells who mounted about something that lasts: where, and what."""
         self.referrers = ReferrerLists(source, self.contents, self._digest_of, clock, ttl, deadline)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, Final, overload
+from itertools import count
+from typing import ClassVar, Final
 from weakref import WeakSet
 
 from regfs.errors import NoSuchAttribute, NotFound, Unsupported
@@ -11,54 +12,26 @@ from regfs.manifest import Manifest
 from regfs.ports import ContentReader, EntryKind, Images, RootEntry, RootTree
 from regfs.tree.attributes import Kind
 from regfs.tree.manifestfiles import ManifestRoom
-from regfs.tree.nodes import STEADY, Folder, NamedListing, Node, decoded, encoded
+from regfs.tree.nodes import STEADY, Folder, Node, decoded, encoded
 from regfs.tree.registry import Registry
+from regfs.tree.rootlisting import RootListing
 from regfs.tree.streamed import StreamedFile
 from regfs.tree.tagfolder import ManifestFolder
 
 _LATEST = 2**63 - 1
+_SHOWN_NUMBERS: Final = 1 << 62
+_MEMBERS: Final = 40
+"""Bits of a member's identity in its image, as `regfs.image` makes it: layer and place in it."""
 _READABLE = {EntryKind.FOLDER: 0o500}
 _OWN_ATTRIBUTES = {b"user.oci.digest": "oci.digest", b"user.oci.verified": "oci.verified"}
-
-
-class RootListing(NamedListing):
-    """What a folder holds; its nodes are made as they are read. Names of one file share a node, so a place has a name too."""
-
-    def __init__(
-        self, folder: RootfsFolder | ImageFolder, root: RootfsFolder, found: Sequence[RootEntry]
-    ) -> None:
-        self._folder = folder
-        self._root = root
-        self._found = found
-        self._last: tuple[int, RootEntry] | None = None
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    @overload
-    def __getitem__(self, place: int) -> Node: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Node]: ...
-    def __getitem__(self, place: int | slice) -> Node | Sequence[Node]:
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        return self._root.node(self._folder, self._entry(place))
-
-    def name(self, place: int) -> bytes:
-        """The name that stands at a place."""
-        return self._entry(place).path.rpartition(b"/")[2]
-
-    def _entry(self, place: int) -> RootEntry:
-        if self._last is None or self._last[0] != place:
-            self._last = place, self._found[place]
-        return self._last[1]
 
 
 class RootfsFolder(ManifestRoom):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
-    __slots__ = ("_last", "_provisional", "_tree")
+    __slots__ = ("_early", "_last", "_numbers", "_provisional", "_tree")
     holds_any_name: ClassVar[bool] = True
+    lists_for_good: ClassVar[bool] = True
     waits_for_data: ClassVar[bool] = True
 
     def __init__(self, parent: ManifestFolder, name: str, manifest: Manifest) -> None:
@@ -66,11 +39,46 @@ class RootfsFolder(ManifestRoom):
         self._tree: RootTree | None = None
         self._last: tuple[Node, RootEntry] | None = None
         self._provisional: WeakSet[Node] = WeakSet()
+        self._early: WeakSet[Node] = WeakSet()  # those, and what became of them
+        self._numbers = _SHOWN_NUMBERS | self._place() << _MEMBERS
+
+    def _place(self) -> int:
+        """The image's own number in this mount, whatever the kernel forgets."""
+        numbers = self.folder.registry.image_numbers
+        key = self.folder.repository, self.manifest.digest
+        return numbers.get(key) or numbers.setdefault(key, next(_ROOTS))
 
     @property
     def as_in_image(self) -> bool:
         """Whether owners and modes are the image's, to the last bit."""
         return self.folder.registry.image_owners
+
+    def as_shown(self, kind: EntryKind, mode: int, uid: int, gid: int) -> tuple[int, tuple[int, int] | None]:
+        """Mode and owner as the mount shows them, from those of the image; an owner of None is the mount's."""
+        if self.as_in_image:
+            return mode, (uid, gid)
+        return (0o777 if kind is EntryKind.LINK else mode | _READABLE.get(kind, 0o400)), None
+
+    def number_of(self, identity: Hashable, node: Node | None = None) -> int:
+        """The inode number to show, the same whenever it is asked for; 0: there is none but the kernel's.
+
+        Programs that copy a tree tell by it which names are hard links to one file, long after the kernel forgot the first.
+        A ``node`` that was provisional keeps the number that it had then.
+        """
+        if not isinstance(identity, int) or identity >> _MEMBERS or (self._early and node in self._early):
+            return 0
+        return self._numbers | identity
+
+    def listed_number(self, folder: Node, name: bytes, identity: Hashable) -> int:
+        """The inode number of a name that is listed, and of which there may be no node."""
+        if not self._early:
+            return self.number_of(identity)
+        node = (folder.children or {}).get(decoded(name))
+        return self.number_of(identity, node) or (node.ino if node is not None else 0)
+
+    def time_of(self, mtime_ns: int) -> int:
+        """A time as the mount shows it: none before 1970."""
+        return min(max(mtime_ns, 0), _LATEST)
 
     async def tree(self) -> RootTree:
         """The merged tree. Raises Unsupported for what is no image."""
@@ -84,7 +92,7 @@ class RootfsFolder(ManifestRoom):
         return await self.look_up(self, name, encoded(name))
 
     async def entries(self) -> Sequence[Node]:
-        return RootListing(self, self, await (await self.tree()).entries(b""))
+        return RootListing(self, self, b"", await (await self.tree()).entries(b""))
 
     async def look_up(self, folder: RootfsFolder | ImageFolder, name: str, path: bytes) -> Node:
         """The node of a path, whose last component is ``name`` in ``folder``. Raises NotFound."""
@@ -99,30 +107,36 @@ class RootfsFolder(ManifestRoom):
 
     def node(self, folder: RootfsFolder | ImageFolder, entry: RootEntry) -> Node:
         """The node of an entry: one inode for all names of a file."""
-        name = decoded(entry.path.rpartition(b"/")[2])
-        if self._provisional:
-            self._replace(folder, name, entry)
-        if entry.links > 1:
-            key = ("linked", entry.identity)
-            node = self.child(key, lambda: _made(self, self, decoded(entry.path), entry, key))
-        else:
-            node = folder.child(name, lambda: _made(self, folder, name, entry, name))
+        node = self.known(folder, entry.path, entry.kind, entry.links, entry.identity)
         if entry.is_provisional:
             node.identity = entry.identity
             self._provisional.add(node)
+            self._early.add(node)
         self._last = node, entry
         return node
 
-    def _replace(self, folder: Node, name: str, entry: RootEntry) -> None:
+    def known(
+        self, folder: RootfsFolder | ImageFolder, path: bytes, kind: EntryKind, links: int, identity: Hashable
+    ) -> ImageFolder | ImageFile | ImageLink | ImageFifo:
+        """The node of what stands at ``path`` in ``folder``."""
+        name = decoded(path.rpartition(b"/")[2])
+        if self._provisional:
+            self._replace(folder, name, kind, links, identity)
+        if links > 1:
+            linked = "linked", identity
+            return self.child(linked, lambda: _NODES[kind](self, self, decoded(path), identity, linked))
+        return folder.child(name, lambda: _NODES[kind](self, folder, name, identity, name))
+
+    def _replace(self, folder: Node, name: str, kind: EntryKind, links: int, identity: Hashable) -> None:
         """Let a provisional node become that of an entry, if that is the same file, or a folder too; else it leaves its name."""
         children = folder.children or {}
         node = children.get(name)
         if node not in self._provisional or not isinstance(node, _ANY):
             return
         assert self._tree is not None, "its nodes came from it"
-        is_same = entry.identity in (node.identity, self._tree.became(node.identity)) and entry.links == 1
-        if isinstance(node, _NODES[entry.kind]) and (is_same or isinstance(node, ImageFolder)):
-            node.identity = entry.identity
+        is_same = identity in (node.identity, self._tree.became(node.identity)) and links == 1
+        if isinstance(node, _NODES[kind]) and (is_same or isinstance(node, ImageFolder)):
+            node.identity = identity
             self._provisional.discard(node)
         else:
             del children[name]
@@ -166,7 +180,7 @@ class ImageNode(Node):
 
     @property
     def time_ns(self) -> int:
-        return min(max(self.entry.mtime_ns, 0), _LATEST)
+        return self.root.time_of(self.entry.mtime_ns)
 
     @property
     def holds_for(self) -> float:
@@ -174,12 +188,19 @@ class ImageNode(Node):
 
     @property
     def mode(self) -> int:
-        mode = self.entry.mode
-        return mode if self.root.as_in_image else mode | _READABLE.get(self.entry.kind, 0o400)
+        return self._shown()[0]
 
     @property
     def owner(self) -> tuple[int, int] | None:
-        return (self.entry.uid, self.entry.gid) if self.root.as_in_image else None
+        return self._shown()[1]
+
+    def _shown(self) -> tuple[int, tuple[int, int] | None]:
+        entry = self.entry
+        return self.root.as_shown(entry.kind, entry.mode, entry.uid, entry.gid)
+
+    @property
+    def number(self) -> int:
+        return self.root.number_of(self.identity, self)
 
     @property
     def links(self) -> int:
@@ -222,16 +243,18 @@ class ImageFolder(ImageNode, Folder):
 
     __slots__ = ("identity", "root")
     kind = Folder.kind
+    lists_for_good: ClassVar[bool] = True
 
-    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, identity: Hashable, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.identity = root, entry.identity
+        self.root, self.identity = root, identity
 
     async def find(self, name: str) -> Node:
         return await self.root.look_up(self, name, self.inner_path() + b"/" + encoded(name))
 
     async def entries(self) -> Sequence[Node]:
-        return RootListing(self, self.root, await (await self.root.tree()).entries(self.inner_path()))
+        path = self.inner_path()
+        return RootListing(self, self.root, path + b"/", await (await self.root.tree()).entries(path))
 
 
 class ImageFile(ImageNode, StreamedFile):
@@ -240,10 +263,10 @@ class ImageFile(ImageNode, StreamedFile):
     __slots__ = ("identity", "root")
     comes_early: ClassVar[bool] = True
 
-    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, identity: Hashable, key: object) -> None:
         super().__init__(parent, name)
         self.key = key
-        self.root, self.identity = root, entry.identity
+        self.root, self.identity = root, identity
 
     @property
     def holds_for(self) -> float:
@@ -259,9 +282,9 @@ class ImageLink(ImageNode):
     __slots__ = ("identity", "root")
     kind: ClassVar[Kind] = Kind.LINK
 
-    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, identity: Hashable, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.identity = root, entry.identity
+        self.root, self.identity = root, identity
 
     @property
     def mode(self) -> int:
@@ -277,9 +300,9 @@ class ImageFifo(ImageNode):
     __slots__ = ("identity", "root")
     kind: ClassVar[Kind] = Kind.FIFO
 
-    def __init__(self, root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object) -> None:
+    def __init__(self, root: RootfsFolder, parent: Node, name: str, identity: Hashable, key: object) -> None:
         super().__init__(parent, name, key)
-        self.root, self.identity = root, entry.identity
+        self.root, self.identity = root, identity
 
     async def content(self) -> bytes:
         raise Unsupported(f"{self.path()} is a {self.kind.value}: there is nothing to read")
@@ -311,11 +334,7 @@ _NODES: dict[EntryKind, type[ImageFolder | ImageFile | ImageLink | ImageFifo]] =
 
 _ANY: Final = ImageFolder, ImageFile, ImageLink, ImageFifo
 
-
-def _made(
-    root: RootfsFolder, parent: Node, name: str, entry: RootEntry, key: object
-) -> ImageFolder | ImageFile | ImageLink | ImageFifo:
-    return _NODES[entry.kind](root, parent, name, entry, key)
+_ROOTS: Final = count(1)
 
 
 def _images(registry: Registry) -> Images:

@@ -80,6 +80,7 @@ def serve(plan: Plan, told: Told) -> None:
         import trio
 
         from regfs.app import App
+        from regfs.fuse.direct import DirectAnswers
         from regfs.fuse.operations import Ownership, RegfsOperations
         from regfs.fuse.session import Session, mount_options
 
@@ -93,7 +94,8 @@ def serve(plan: Plan, told: Told) -> None:
             shared=settings.allow_other_write,
         )
         options = mount_options(plan.address, writable=settings.rw, allow_other=settings.allow_other)
-        session = Session(RegfsOperations(app.filesystem, owner), plan.directory, options)
+        operations = RegfsOperations(app.filesystem, owner)
+        session = Session(operations, plan.directory, options, DirectAnswers(app.filesystem, operations))
         session.open()
         app.filesystem.invalidate = session.invalidate
         try:

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyfuse3
@@ -27,6 +27,7 @@ MAX_BACKGROUND: Final = 256
 _CONGESTION: Final = MAX_BACKGROUND * 3 // 4
 
 _INIT: Final = 26
+_MAJOR: Final = 7
 _PARALLEL_DIROPS: Final = 1 << 18
 _CACHE_SYMLINKS: Final = 1 << 23  # sound here: the target of a link's inode never changes
 _WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS
@@ -47,11 +48,12 @@ class HandshakeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What was negotiated: False and 0 are libfuse's own ways."""
+    """What was negotiated: False and 0 are libfuse's own ways. ``minor``: the kernel's version of protocol 7."""
 
     parallel_lookups: bool = False
     cached_links: bool = False
     max_background: int = 0
+    minor: int = 0
 
 
 def shake_hands(descriptor: int) -> Handshake:
@@ -77,13 +79,13 @@ def shake_hands(descriptor: int) -> Handshake:
 
 def _relay(descriptor: int, device: int, ours: socket.socket, theirs: socket.socket) -> Handshake:
     request = os.read(device, _BUFFER)
-    offered = _offered(request)
+    offered, kernels_minor = _offered(request)
     ours.send(request)
     os.dup2(theirs.fileno(), descriptor, inheritable=False)
     trio.run(_let_session_answer, ours)
     ours.setblocking(False)
     reply = ours.recv(_BUFFER)
-    return _send(device, reply, offered)
+    return _send(device, reply, offered, kernels_minor)
 
 
 async def _let_session_answer(ours: socket.socket) -> None:
@@ -94,12 +96,12 @@ async def _let_session_answer(ours: socket.socket) -> None:
         nursery.cancel_scope.cancel()
 
 
-def _offered(request: bytes) -> int:
-    """The feature bits that the kernel offers in its INIT."""
-    _, opcode, _, _, _, flags = _REQUEST.unpack_from(request)
+def _offered(request: bytes) -> tuple[int, int]:
+    """The feature bits that the kernel offers in its INIT, and its minor version of protocol 7 (0: of another one)."""
+    _, opcode, major, minor, _, flags = _REQUEST.unpack_from(request)
     if opcode != _INIT:
         raise OSError(errno.EPROTO, f"the first request is {opcode}, not INIT")
-    return int(flags)
+    return int(flags), int(minor) if major == _MAJOR else 0
 
 
 def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
@@ -113,7 +115,7 @@ def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
     return head + reply[_REPLY.size :], got
 
 
-def _send(device: int, reply: bytes, offered: int) -> Handshake:
+def _send(device: int, reply: bytes, offered: int, minor: int) -> Handshake:
     changed, got = ask_for_more(reply, offered)
     try:
         os.write(device, changed)
@@ -121,4 +123,4 @@ def _send(device: int, reply: bytes, offered: int) -> Handshake:
         log.warning("going on without parallel lookups: the kernel does not take our INIT reply: %s", error)
         os.write(device, reply)
         return Handshake()
-    return got
+    return replace(got, minor=minor)

@@ -34,7 +34,7 @@ HANDLERS: Final = (
 )  # fmt: skip
 """Every request that pyfuse3 can hand to us. Each is answered through `_answering`, whichever class defines it."""
 
-_FILE_TYPE: Final = {
+FILE_TYPE: Final = {
     Kind.FOLDER: stat.S_IFDIR,
     Kind.FILE: stat.S_IFREG,
     Kind.LINK: stat.S_IFLNK,
@@ -66,6 +66,11 @@ class Ownership:
     gid: int
     umask: int = 0
     shared: bool = False
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """User and group."""
+        return self.uid, self.gid
 
     def permissions(self, mode: int) -> int:
         """The permission bits that a name shows whose owner has ``mode``."""
@@ -120,7 +125,7 @@ class RegfsOperations(_AnsweringOperations):
     ) -> None:
         super().__init__()
         self._filesystem = filesystem
-        self._ownership = ownership
+        self.ownership = ownership
         self.wait_in_page_cache = wait_in_page_cache
 
     def number_of(self, error: Exception, where: str) -> int:
@@ -262,21 +267,31 @@ class RegfsOperations(_AnsweringOperations):
 
     def _entry(self, attributes: Attributes) -> EntryAttributes:
         entry = EntryAttributes()
-        entry.st_ino = attributes.ino
-        entry.st_mode = _FILE_TYPE[attributes.kind] | self._permissions(attributes)
+        entry.st_ino = (
+            attributes.ino
+        )  # pyfuse3 takes the kernel's name for it from here: no other number can be shown
+        entry.st_mode = file_mode(attributes, self.ownership)
         # Of a folder, 1 tells `find` that the link count says nothing about sub-folders.
         entry.st_nlink = attributes.links
-        entry.st_uid, entry.st_gid = attributes.owner or (self._ownership.uid, self._ownership.gid)
+        entry.st_uid, entry.st_gid = attributes.owner or self.ownership.owner
         entry.st_rdev = attributes.device
         entry.st_size = attributes.size
-        entry.st_blksize = next((size for size in _READS if attributes.size > size), _PAGE)
+        entry.st_blksize = preferred_read(attributes.size)
         entry.st_blocks = (attributes.size + 511) // 512
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = attributes.time_ns
         entry.entry_timeout = attributes.entry_timeout
         entry.attr_timeout = attributes.attr_timeout
         return entry
 
-    def _permissions(self, attributes: Attributes) -> int:
-        if attributes.kind is Kind.LINK or attributes.owner is not None:
-            return attributes.mode
-        return self._ownership.permissions(attributes.mode)
+
+def file_mode(attributes: Attributes, ownership: Ownership) -> int:
+    """The kind of file and the permissions, as ``st_mode`` has them."""
+    mode = attributes.mode
+    if attributes.kind is not Kind.LINK and attributes.owner is None:
+        mode = ownership.permissions(mode)
+    return FILE_TYPE[attributes.kind] | mode
+
+
+def preferred_read(size: int) -> int:
+    """How many bytes programs are told to read at once of a file of ``size``."""
+    return _READS[0] if size > _READS[0] else _READS[1] if size > _READS[1] else _PAGE

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ import pyfuse3
 import trio
 
 from regfs.errors import MountError
+from regfs.fuse import wire
 from regfs.fuse.handshake import Handshake, HandshakeFailed, shake_hands
+from regfs.fuse.loop import Answers, Loop
 from regfs.fuse.mount_table import mount_at
 from regfs.fuse.operations import RegfsOperations
 
@@ -55,10 +58,20 @@ def mount_options(address: str, *, writable: bool, allow_other: bool) -> set[str
 
 
 class Session:
-    """One mount, from `open` to `close`. pyfuse3 holds one a process."""
+    """One mount, from `open` to `close`. pyfuse3 holds one a process.
 
-    def __init__(self, operations: RegfsOperations, mountpoint: Path, options: set[str]) -> None:
+    ``answers`` answer the frequent requests directly, where the kernel's INIT could be answered by us; the operations all others.
+    """
+
+    def __init__(
+        self,
+        operations: RegfsOperations,
+        mountpoint: Path,
+        options: set[str],
+        answers: Answers | None = None,
+    ) -> None:
         self._operations = operations
+        self._answers = answers
         self._mountpoint = mountpoint
         self._options = options
         self.handshake = Handshake()
@@ -77,8 +90,26 @@ class Session:
     async def serve(self) -> None:
         """Answer the kernel until the mount is taken away or `stop` is called."""
         _raise_read_ahead(self._mountpoint)
+        if self._answers is not None and self.handshake.minor >= wire.LEAST_MINOR:
+            await self._serve_directly(self._answers, session_descriptor())
+            return
         with _careful_waits(session_descriptor()):
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+
+    async def _serve_directly(self, answers: Answers, descriptor: int) -> None:
+        """Answer what is frequent ourselves; libfuse reads a socket meanwhile, where it finds the rest."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        device = os.dup(descriptor)
+        with ours, theirs:
+            os.dup2(theirs.fileno(), descriptor, inheritable=False)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pyfuse3.main)
+                    await Loop(device, ours, answers).run()
+                    nursery.cancel_scope.cancel()
+            finally:
+                os.dup2(device, descriptor, inheritable=False)
+                os.close(device)
 
     async def stop(self, scope: trio.CancelScope) -> None:
         """End `serve`. Calls under way have a second; then ``scope``, which `serve` runs in, is cancelled."""

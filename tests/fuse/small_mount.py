@@ -1,6 +1,6 @@
 """Mount a filesystem of a few names, in a process of its own: what fuse/ is tested with, without a registry.
 
-Run as a program: ``small_mount.py DIR [--plant] [--writable] [--handshake as-is|refused|lost]``. It prints ``ready``; what it
+Run as a program: ``small_mount.py DIR [--plant] [--writable] [--handshake as-is|refused|lost] [--loop direct|libfuse]``. It prints ``ready``; what it
 counts is in the root's extended attribute ``user.state``.
 """
 
@@ -26,7 +26,7 @@ from regfs.errors import (
     ReadOnly,
     Refused,
 )
-from regfs.fuse import handshake, operations
+from regfs.fuse import direct, handshake, operations, wire
 from regfs.fuse.session import Session, mount_options
 from regfs.tree.attributes import Attributes, DirEntry, Kind, OpenFile, Statfs
 
@@ -87,6 +87,12 @@ class SmallFileSystem:
 
     async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
         return self._entries(handle, start)
+
+    async def readdir_plainly(self, handle: int, start: int) -> Iterator[DirEntry]:
+        return await self.readdir(handle, start)
+
+    def lists_for_good(self, ino: int) -> bool:
+        return False
 
     def _entries(self, handle: int, start: int) -> Iterator[DirEntry]:
         names = [b"entry-%d" % number for number in range(MANY)] if handle == 5 else list(self.inodes)[:4]
@@ -161,6 +167,20 @@ def planted(only: str) -> type[operations.RegfsOperations]:
     )
 
 
+def planted_directly(only: str) -> type[direct.DirectAnswers]:
+    """The same of what answers without libfuse."""
+    if not hasattr(direct.DirectAnswers, only):
+        return direct.DirectAnswers
+    answer = getattr(direct.DirectAnswers, only)
+
+    async def handler(self: direct.DirectAnswers, head: wire.Header, body: bytes) -> bytes | None:
+        if STATE in body:  # the tests' own way in
+            return cast("bytes | None", await answer(self, head, body))
+        raise ZeroDivisionError(PLANTED + only)
+
+    return cast("type[direct.DirectAnswers]", type("Planted", (direct.DirectAnswers,), {only: handler}))
+
+
 def _refuse_first_write(device: int, data: bytes) -> int:
     os.write = _write
     raise OSError(errno.EINVAL, "the test's kernel refuses the reply")
@@ -188,14 +208,17 @@ def main() -> None:
     parser.add_argument("--plant", default="")
     parser.add_argument("--writable", action="store_true")
     parser.add_argument("--handshake", default="as-is")
+    parser.add_argument("--loop", default="direct")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     small = SmallFileSystem(writable=options.writable)
     kind = planted(options.plant) if options.plant else operations.RegfsOperations
     ops = kind(cast("FileSystem", small), operations.Ownership(os.getuid(), os.getgid(), 0o022))
+    way = planted_directly(options.plant) if options.plant else direct.DirectAnswers
+    answers = way(cast("FileSystem", small), ops) if options.loop == "direct" else None
     arrange(options.handshake)
     session = Session(
-        ops, options.folder, mount_options("small:1", writable=options.writable, allow_other=False)
+        ops, options.folder, mount_options("small:1", writable=options.writable, allow_other=False), answers
     )
     session.open()
     print("ready", json.dumps({"parallel": session.handshake.parallel_lookups}), flush=True)

@@ -64,9 +64,15 @@ def small_mount(tmp_path: Path, *arguments: str) -> Iterator[Small]:
                 process.kill()
 
 
+@pytest.fixture(params=["direct", "libfuse"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """Who takes the requests: each test holds for both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Small]:
-    with small_mount(tmp_path) as mounted:
+def small(tmp_path: Path, loop: str) -> Iterator[Small]:
+    with small_mount(tmp_path, "--loop", loop) as mounted:
         yield mounted
 
 
@@ -224,9 +230,9 @@ def test_there_is_a_probe_for_every_handler() -> None:
 
 @pytest.mark.parametrize("handler", sorted(PROBES))
 def test_an_exception_nobody_foresaw_is_eio_and_a_log_line_and_the_mount_lives(
-    tmp_path: Path, handler: str
+    tmp_path: Path, handler: str, loop: str
 ) -> None:
-    with small_mount(tmp_path, "--plant", handler, "--writable") as mounted:
+    with small_mount(tmp_path, "--loop", loop, "--plant", handler, "--writable") as mounted:
         with pytest.raises(OSError, match="Input/output error") as failure:
             PROBES[handler](mounted.folder)
         assert failure.value.errno == errno.EIO
@@ -239,9 +245,9 @@ def test_an_exception_nobody_foresaw_is_eio_and_a_log_line_and_the_mount_lives(
 
 @pytest.mark.parametrize("handler", ["forget", "release", "releasedir"])
 def test_a_failure_that_the_kernel_does_not_hear_of_is_logged_and_the_mount_lives(
-    tmp_path: Path, handler: str
+    tmp_path: Path, handler: str, loop: str
 ) -> None:
-    with small_mount(tmp_path, "--plant", handler) as mounted:
+    with small_mount(tmp_path, "--loop", loop, "--plant", handler) as mounted:
         assert list(mounted.folder.iterdir())
         assert (mounted.folder / "hello").read_bytes() == CONTENT
         Path("/proc/sys/vm/drop_caches").write_text("2")
@@ -252,8 +258,8 @@ def test_a_failure_that_the_kernel_does_not_hear_of_is_logged_and_the_mount_live
         assert (mounted.folder / "hello").read_bytes() == CONTENT
 
 
-def test_with_writing_allowed_what_cannot_be_written_yet_is_eperm(tmp_path: Path) -> None:
-    with small_mount(tmp_path, "--writable") as mounted:
+def test_with_writing_allowed_what_cannot_be_written_yet_is_eperm(tmp_path: Path, loop: str) -> None:
+    with small_mount(tmp_path, "--loop", loop, "--writable") as mounted:
         for name in (
             "create",
             "mkdir",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,33 @@ def test_programs_that_copy_take_everything_along(home: Home, tmp_path: Path) ->
             check=True,
         )
         assert snapshot(tmp_path / "untarred") == expected
+
+
+def test_a_listing_costs_no_inode_until_more_than_names_is_asked_for(home: Home) -> None:
+    files = [Item(b"usr/share/file-%03d" % number, data=b"x") for number in range(300)]
+    with shown(image_of(BASE, files), home) as (_registry, mount, _root):
+        assert inodes(mount, "find team/app/v1/rootfs/usr > /dev/null") < 50
+        assert inodes(mount, "ls -l team/app/v1/rootfs/usr/share > /dev/null") > 300
+
+
+def inodes(mount: Mount, command: str) -> int:
+    """How many the mount knows after a command."""
+    mount.run(command, check=True)
+    found: int = json.loads(mount.read(".regfs/status.json"))["inodes"]
+    return found
+
+
+def test_an_inode_number_is_the_same_in_a_listing_in_its_attributes_and_after_the_kernel_forgot_it(
+    home: Home,
+) -> None:
+    with shown(image_of(BASE, OVER), home) as (_registry, _mount, root):
+        listed = {entry.name: entry.inode() for entry in os.scandir(root / "usr/bin")}
+        seen = {name: (root / "usr/bin" / name).lstat().st_ino for name in listed}
+        assert listed == seen
+        assert seen["tool"] == seen["alias"] == seen["third"]
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        assert {name: (root / "usr/bin" / name).lstat().st_ino for name in listed} == seen
+        assert len({entry.inode() for entry in os.scandir(root)}) == len(list(root.iterdir()))
 
 
 def test_devices_are_dead_and_a_set_user_id_bit_gives_nobody_anything(home: Home) -> None:

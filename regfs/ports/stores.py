@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from regfs.digest import Digest
+from regfs.errors import DigestMismatch
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -122,6 +123,10 @@ class ArrivingContent(OpenContent, Protocol):
     @property
     def is_lost(self) -> bool:
         """Whether the store can't go on with it: what is not there comes from elsewhere, behind its `rest`."""
+        ...
+
+    def condemn(self, error: DigestMismatch) -> None:
+        """What came behind its `rest` proved that something is wrong: nobody reads more of it, and nothing of it stays."""
         ...
 
     async def rest(self) -> Rest:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regfs.errors import NotEmpty, NotFound
 from regfs.ports import TagPage
@@ -396,5 +399,103 @@ def test_names_of_pages_are_counted_once_whatever_they_are() -> None:
         source.push("app", ["v1", FALLBACK], IMAGE)
         async with mounted(source) as kernel:
             assert await kernel.ls("app") == ["v1"]
+
+    run(test)
+
+
+# ── whatever is done ──
+
+
+class Signed:
+    """A repository of two ordinary tags and two of the others, and what a mount that comes and goes may say of it."""
+
+    ordinary = ("v1", "v2")
+    kept = (FALLBACK, f"{FALLBACK}.sig")
+
+    def __init__(self, source: MemorySource, kernel: Kernel) -> None:
+        self.source, self.kernel = source, kernel
+        self.is_emptied = False
+
+    @property
+    def held(self) -> set[str]:
+        return set(self.source.content().get("app", {}))
+
+    @property
+    def shown(self) -> set[str]:
+        """What a listing is to have, once it is not older than the last change."""
+        ordinary = self.held.intersection(self.ordinary)
+        return ordinary or (set() if self.is_emptied else self.held)
+
+    async def push(self, tag: str) -> None:
+        self.source.push("app", [tag], IMAGE if tag in self.ordinary else SBOM)
+
+    async def look(self, _tag: str) -> None:
+        await trio.sleep(11)
+        is_there = "app" in await self.kernel.ls()
+        assert is_there or not self.shown
+        shown = set(await self.kernel.ls("app")) if await self.kernel.exists("app") else set()
+        assert shown == self.shown
+        if shown.intersection(self.ordinary):
+            self.is_emptied = False
+
+    async def remove(self, tag: str) -> None:
+        """`rm -r TAG`: that one goes, if it is there, and no other."""
+        await self.look(tag)
+        before = self.held
+        try:
+            await self.kernel.rm_r(f"app/{tag}")
+        except NotFound:
+            assert self.is_emptied or tag not in before
+            assert self.held == before
+            return
+        assert self.held == before - {tag}
+        self.note_emptied(before)
+
+    async def remove_all(self, tag: str) -> None:
+        """`rm -r REPOSITORY`: what is listed goes, and nothing else, and it ends well."""
+        await self.look(tag)
+        before, listed = self.held, self.shown
+        if not await self.kernel.exists("app"):
+            return
+        await self.kernel.rm_r("app")
+        assert self.held == before - listed
+        assert not await self.kernel.exists("app")
+        assert "app" not in await self.kernel.ls()
+        self.note_emptied(before)
+
+    async def rmdir(self, tag: str) -> None:
+        """rmdir of whatever: nothing goes, and nothing is asked to."""
+        before, asked = self.held, self.source.count("delete_tag")
+        for path in (f"app/{tag}", f"app/.tags/{tag}", "app"):
+            with suppress(NotEmpty, NotFound):
+                await self.kernel.rmdir(path)
+        assert (self.held, self.source.count("delete_tag")) == (before, asked)
+
+    async def wait(self, _tag: str) -> None:
+        await trio.sleep(61)
+
+    def note_emptied(self, before: set[str]) -> None:
+        had_ordinary = not before.isdisjoint(self.ordinary)
+        self.is_emptied = self.is_emptied or (had_ordinary and self.held.isdisjoint(self.ordinary))
+
+
+Step = tuple[Callable[[Signed, str], Awaitable[None]], str]
+STEPS = st.tuples(
+    st.sampled_from(
+        [Signed.push, Signed.push, Signed.look, Signed.remove, Signed.remove_all, Signed.rmdir, Signed.wait]
+    ),
+    st.sampled_from([*Signed.ordinary, *Signed.kept]),
+)
+
+
+@given(st.lists(STEPS, min_size=4, max_size=25))
+def test_whatever_is_done_what_nobody_named_or_saw_listed_stays(steps: list[Step]) -> None:
+    async def test() -> None:
+        source = MemorySource()
+        source.push("other", ["v1"], IMAGE)
+        async with mounted(source, writable=True) as kernel:
+            signed = Signed(source, kernel)
+            for step, tag in steps:
+                await step(signed, tag)
 
     run(test)

@@ -58,6 +58,10 @@ class Remarks(msgspec.Struct, array_like=True):
     newest: int = 0
 
 
+_PROBED: Final = 1024
+"""Folders of which is remembered where they are: who walks a tree asks of each several times, and then of what is in it."""
+
+
 class StoredTree(msgspec.Struct, array_like=True):
     """A tree as it is stored. ``count``, ``limits``: what it was made of, and with. All after ``remarks``: compressed."""
 
@@ -93,6 +97,7 @@ class LayerTree:
     __slots__ = (
         "_flags",
         "_ghosts",
+        "_probed",
         "bounds",
         "codes",
         "count",
@@ -120,6 +125,7 @@ class LayerTree:
         self.limits = limits
         self.remarks = remarks
         self._ghosts: Sequence[bytes] | memoryview = ()
+        self._probed: dict[bytes, tuple[int, bool]] = {}
         self.folders = opened(found.members, found.count)
         self.starts = opened(found.starts, found.count + 1)
         self.codes = opened(found.codes, found.total)
@@ -150,25 +156,33 @@ class LayerTree:
         """Whether a folder hides all that the layers below have in it."""
         return bool(self._flags[folder] & _OPAQUE)
 
-    def probe(self, parts: Sequence[bytes]) -> tuple[int | None, bool]:
+    def probe(self, path: bytes) -> tuple[int | None, bool]:
         """What this layer has at a path, as a code, and whether it hides what the layers below have there.
 
         An opaque folder hides what they have in it, not that they have it.
         """
-        here = 0
-        closed = False
-        last = len(parts) - 1
-        for place, part in enumerate(parts):
-            if self._flags[here] & _OPAQUE or part in self.removed.get(here, _NONE):
-                closed = True
-            child = self.place_of(here, part)
-            if child >= self.starts[here + 1] or self.name(child) != part:
-                return None, closed
-            code = self.codes[child]
-            if code >= 0:
-                return (code if place == last else None), True
-            here = ~code
-        return ~here, closed
+        if not path:
+            return ~0, False
+        known = self._probed.get(path)
+        if known is not None:
+            return known
+        parent, _, name = path.rpartition(b"/")
+        code, closed = self.probe(parent)
+        if code is None or code >= 0:
+            return None, closed
+        here = ~code
+        if self._flags[here] & _OPAQUE or name in self.removed.get(here, _NONE):
+            closed = True
+        child = self.place_of(here, name)
+        if child >= self.starts[here + 1] or self.name(child) != name:
+            return None, closed
+        code = self.codes[child]
+        if code >= 0:
+            return code, True
+        if len(self._probed) >= _PROBED:
+            self._probed.clear()
+        self._probed[path] = found = code, closed
+        return found
 
     # ── the row of all children ──
 

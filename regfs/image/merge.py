@@ -168,41 +168,38 @@ class Merge:
 
     def leaves(self, path: bytes, layer: int) -> bool:
         """Whether the layers above one have nothing at a path, and hide nothing there. Raises LayerMissing."""
-        parts = path.split(b"/")
-        probes = (self.tree(above).probe(parts) for above in range(len(self._trees) - 1, layer, -1))
+        probes = (self.tree(above).probe(path) for above in range(len(self._trees) - 1, layer, -1))
         return not _is_hidden(path) and all(found is None and not closed for found, closed in probes)
 
     # ── how it is found ──
 
     def _locate(self, path: bytes, top: int, floor: int = 0) -> Place | None:
         """What the layers from ``top`` down to ``floor`` have at a path."""
-        parts = path.split(b"/") if path else []
         folder: Place | None = None
         for layer in range(top, floor - 1, -1):
             tree = self.tree(layer)
-            found, closed = tree.probe(parts)
+            found, closed = tree.probe(path)
             if found is not None and found >= 0:
                 return folder if folder is not None else self._leaf(layer, found, floor)
             if found is not None:
                 member = tree.folders[~found]
                 if member != IMPLICIT:
                     return Place(layer, member, is_folder=True)
-                if not parts or tree.is_made(~found):
+                if not path or tree.is_made(~found):
                     folder = folder or Place(layer, IMPLICIT, is_folder=True)
             if closed:
                 return folder
-        return folder if folder is not None or parts else Place(max(top, 0), IMPLICIT, is_folder=True)
+        return folder if folder is not None or path else Place(max(top, 0), IMPLICIT, is_folder=True)
 
     def _shares(self, path: bytes) -> list[tuple[int, int]]:
         """The layers that have something to say of what is in a folder, from the top down, with the folder's number in each."""
         last = self._shared
         if last is not None and last[0] == path:
             return last[1]
-        parts = path.split(b"/") if path else []
         shares: list[tuple[int, int]] = []
         for layer in range(len(self._trees) - 1, -1, -1):
             tree = self.tree(layer)
-            found, closed = tree.probe(parts)
+            found, closed = tree.probe(path)
             if found is not None and found >= 0:
                 break
             if found is not None:

@@ -29,7 +29,7 @@ _OWN_ATTRIBUTES = {b"user.oci.digest": "oci.digest", b"user.oci.verified": "oci.
 class RootfsFolder(ManifestRoom):
     """The root of an image's tree; of an index, of the host's platform. Itself it costs nothing, whatever the image."""
 
-    __slots__ = ("_early", "_last", "_numbers", "_provisional", "_tree")
+    __slots__ = ("_early", "_had_early", "_last", "_numbers", "_provisional", "_tree")
     holds_any_name: ClassVar[bool] = True
     lists_for_good: ClassVar[bool] = True
     waits_for_data: ClassVar[bool] = True
@@ -40,6 +40,9 @@ class RootfsFolder(ManifestRoom):
         self._last: tuple[Node, RootEntry] | None = None
         self._provisional: WeakSet[Node] = WeakSet()
         self._early: WeakSet[Node] = WeakSet()  # those, and what became of them
+        self._had_early = (
+            False  # told at each name of a listing, where to ask a WeakSet costs as much as the name
+        )
         self._numbers = _SHOWN_NUMBERS | self._place() << _MEMBERS
 
     def _place(self) -> int:
@@ -65,13 +68,13 @@ class RootfsFolder(ManifestRoom):
         Programs that copy a tree tell by it which names are hard links to one file, long after the kernel forgot the first.
         A ``node`` that was provisional keeps the number that it had then.
         """
-        if not isinstance(identity, int) or identity >> _MEMBERS or (self._early and node in self._early):
+        if not isinstance(identity, int) or identity >> _MEMBERS or (self._had_early and node in self._early):
             return 0
         return self._numbers | identity
 
     def listed_number(self, folder: Node, name: bytes, identity: Hashable) -> int:
         """The inode number of a name that is listed, and of which there may be no node."""
-        if not self._early:
+        if not self._had_early:
             return self.number_of(identity)
         node = (folder.children or {}).get(decoded(name))
         return self.number_of(identity, node) or (node.ino if node is not None else 0)
@@ -103,7 +106,7 @@ class RootfsFolder(ManifestRoom):
 
     def is_provisional(self, node: Node) -> bool:
         """Whether a name may yet come to stand for another node."""
-        return bool(self._provisional) and node in self._provisional
+        return self._had_early and node in self._provisional
 
     def node(self, folder: RootfsFolder | ImageFolder, entry: RootEntry) -> Node:
         """The node of an entry: one inode for all names of a file."""
@@ -112,6 +115,7 @@ class RootfsFolder(ManifestRoom):
             node.identity = entry.identity
             self._provisional.add(node)
             self._early.add(node)
+            self._had_early = True
         self._last = node, entry
         return node
 
@@ -120,7 +124,7 @@ class RootfsFolder(ManifestRoom):
     ) -> ImageFolder | ImageFile | ImageLink | ImageFifo:
         """The node of what stands at ``path`` in ``folder``."""
         name = decoded(path.rpartition(b"/")[2])
-        if self._provisional:
+        if self._had_early and self._provisional:
             self._replace(folder, name, kind, links, identity)
         if links > 1:
             linked = "linked", identity

@@ -54,21 +54,19 @@ class RootListing(Sequence[Node]):
 
     def read(self, start: int, inodes: Inodes, describe: Describe) -> Iterator[DirEntry]:
         """Entries from position ``start`` on."""
-        for place, row in enumerate(self._rows(start), start + 1):
-            yield from self._entry(row, place, inodes, describe)
+        for first in range(start, len(self._found), _TOGETHER):
+            for place, row in enumerate(self._found.rows(first, first + _TOGETHER), first + 1):
+                yield from self._entry(row, place, inodes, describe)
 
     def read_plainly(self, start: int, inodes: Inodes, describe: Describe) -> Iterator[DirEntry | PlainEntry]:
         """Entries from position ``start`` on: only folders bear attributes, of all else no node is made."""
         folder, number = self._folder, self._root.listed_number
-        for place, row in enumerate(self._rows(start), start + 1):
-            if row[1] is EntryKind.FOLDER:
-                yield from self._entry(row, place, inodes, describe)
-            else:
-                yield PlainEntry(row[0], KINDS[row[1]], number(folder, row[0], row[8]), place)
-
-    def _rows(self, start: int) -> Iterator[EntryRow]:
         for first in range(start, len(self._found), _TOGETHER):
-            yield from self._found.rows(first, first + _TOGETHER)
+            for place, row in enumerate(self._found.rows(first, first + _TOGETHER), first + 1):
+                if row[1] is EntryKind.FOLDER:
+                    yield from self._entry(row, place, inodes, describe)
+                else:
+                    yield PlainEntry(row[0], KINDS[row[1]], number(folder, row[0], row[8]), place)
 
     def _entry(self, row: EntryRow, place: int, inodes: Inodes, describe: Describe) -> Iterator[DirEntry]:
         node = self._root.known(self._folder, self._prefix + row[0], row[1], row[7], row[8])

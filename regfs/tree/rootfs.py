@@ -140,7 +140,7 @@ class RootfsFolder(ManifestRoom):
         assert self._tree is not None, "its nodes came from it"
         is_same = identity in (node.identity, self._tree.became(node.identity)) and links == 1
         if isinstance(node, _NODES[kind]) and (is_same or isinstance(node, ImageFolder)):
-            node.identity = identity
+            node.identity, self._last = identity, None
             self._provisional.discard(node)
         else:
             del children[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,10 +111,12 @@ def first_bytes(path: Path, size: int = 128 * 1024) -> bytes:
 PLAIN = "application/vnd.oci.image.layer.v1.tar"
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["a cache", "no cache"])
 @pytest.mark.parametrize("kind", [PLAIN, f"{PLAIN}+gzip", f"{PLAIN}+zstd"])
 def test_a_file_comes_while_its_layer_arrives_and_its_last_byte_once_that_is_verified(
-    home: Home, tmp_path: Path, kind: str
+    home: Home, tmp_path: Path, kind: str, kept: bool
 ) -> None:
+    home.write_config("" if kept else "cache_size = 0\n")
     with held(image_of(ORDINARY, media_types=[kind]), home) as here:
         path = here.root / "usr/bin/x"
         assert first_bytes(path) == SMALL[:-1]
@@ -168,6 +171,38 @@ def test_a_program_stays_in_its_folder_when_the_layer_is_whole(home: Home) -> No
         assert folder_of.stat().st_ino == before
 
 
+ASKS_TWICE = """
+import os, sys
+os.chdir(sys.argv[1])
+os.stat("x")
+print("once", flush=True)
+sys.stdin.readline()
+os.stat("x")
+"""
+
+
+def test_the_kernel_keeps_what_it_was_told_only_once_the_layer_is_whole(home: Home) -> None:
+    def answers_twice(here: Held) -> bool:
+        """Whether the kernel needs no daemon to say once more what a name is."""
+        program = here.start(sys.executable, "-c", ASKS_TWICE, here.root / "usr/bin")
+        assert program.stdout is not None
+        assert program.stdin is not None
+        assert program.stdout.readline() == b"once\n"
+        os.kill(here.mount.pid, signal.SIGSTOP)
+        try:
+            program.stdin.write(b"again\n")
+            program.stdin.flush()
+            return not here.are_waiting(program)
+        finally:
+            os.kill(here.mount.pid, signal.SIGCONT)
+
+    with held(image_of(ORDINARY), home) as here:
+        assert not answers_twice(here)
+        here.let()
+        assert here.mount.read("team/app/v1/rootfs/usr/last") == b"end\n"
+        assert answers_twice(here)
+
+
 def test_a_later_member_of_a_name_takes_over_with_a_new_inode(home: Home) -> None:
     items = [
         Item(b"x", data=SMALL),
@@ -196,6 +231,21 @@ def test_a_later_member_of_a_name_takes_over_with_a_new_inode(home: Home) -> Non
         assert [one.st_nlink for one in names] == [2, 2]
         assert names[0].st_ino == names[1].st_ino
         assert early["linked"].st_nlink == 1
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_folder_stays_the_same_one_with_what_its_last_member_says(home: Home, lists: bool) -> None:
+    items = [folder(b"a", 0o700), Item(b"a/x", data=SMALL), BULK, folder(b"a", 0o755)]
+    with held(image_of(items), home) as here:
+        early = (here.root / "a").stat()
+        assert early.st_mode & 0o7777 == 0o700
+        here.let()
+        if lists:
+            assert here.mount.list("team/app/v1/rootfs") == ["a", "bulk"]
+        else:
+            assert here.mount.read("team/app/v1/rootfs/a/x") == SMALL
+        final = (here.root / "a").stat()
+        assert (final.st_ino, final.st_mode & 0o7777) == (early.st_ino, 0o755)
 
 
 def test_what_a_layer_above_replaces_or_removes_is_not_told_by_the_one_that_arrives(home: Home) -> None:

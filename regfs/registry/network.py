@@ -20,12 +20,9 @@ import trio
 
 from regfs.errors import ConnectionFailed, TlsFailed, UnknownHost, UnsafeTarget
 from regfs.registry.certificates import describe
+from regfs.registry.records import SMALL_READ, Wide, next_size
 from regfs.registry.tls import explain, insecure_context, speaks_tls
 
-READ_SIZE: Final = 256 * 1024
-"""Bytes asked of a socket at once while a large body flows: four times httpcore's own, and twice as fast."""
-
-_SMALL_READ: Final = 64 * 1024
 _CONNECT_TIMEOUT: Final = 10.0
 _HEAD_START: Final = 0.25
 _SECOND_LOOK: Final = 3.0
@@ -156,17 +153,17 @@ class Backend(httpcore.AsyncNetworkBackend):
 class Stream(httpcore.AsyncNetworkStream):
     """A connection, plain or TLS, as httpcore wants it."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], where: str) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[Any], where: str) -> None:
         self._stream = stream
         self._where = where
-        self._size = _SMALL_READ
+        self._size = SMALL_READ
         self._fresh = True
         self.tail = b""
         """The last bytes that were read: a reply to HEAD ends with its headers, or has a body it must not have."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there; more than ``max_bytes`` where that is httpcore's usual piece and data flows freely."""
-        size = self._size if max_bytes >= _SMALL_READ else max_bytes
+        size = self._size if max_bytes >= SMALL_READ else max_bytes
         try:
             with trio.fail_after(timeout) if timeout is not None else _NO_LIMIT:
                 data = bytes(await self._stream.receive_some(size))
@@ -174,8 +171,7 @@ class Stream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadTimeout from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._lost(error, httpcore.ReadError) from error
-        # A buffer of 256 KiB costs more than a small reply itself, so only a body that fills the small one gets it.
-        self._size = READ_SIZE if len(data) >= _SMALL_READ // 2 else _SMALL_READ
+        self._size = next_size(len(data))
         self.tail = data[-4:]
         self._fresh = False
         return data
@@ -206,7 +202,8 @@ class Stream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """Speak TLS from here on. Raises TlsFailed, which says what was wrong, and ConnectionFailed."""
         name = server_hostname.rstrip(".") if server_hostname else None
-        secured = trio.SSLStream(self._stream, ssl_context, server_hostname=name, https_compatible=True)
+        below: Any = Wide(self._stream) if isinstance(self._stream, trio.SocketStream) else self._stream
+        secured = trio.SSLStream(below, ssl_context, server_hostname=name, https_compatible=True)
         try:
             with trio.fail_after(timeout or _CONNECT_TIMEOUT):
                 await secured.do_handshake()
@@ -222,7 +219,7 @@ class Stream(httpcore.AsyncNetworkStream):
         except BaseException:
             await trio.aclose_forcefully(self._stream)
             raise
-        return Stream(cast("trio.SSLStream[trio.SocketStream]", secured), self._where)
+        return Stream(secured, self._where)
 
     def get_extra_info(self, info: str) -> Any:
         """Say what httpcore asks of a connection: ``is_readable`` tells a kept one that the other side closed."""

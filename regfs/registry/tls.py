@@ -17,6 +17,7 @@ from regfs.connection import Connection
 from regfs.errors import ConfigError
 from regfs.reference import Address
 from regfs.registry.host_certs import HostCertificates, Pair, certificates_of, show
+from regfs.registry.records import Records
 
 
 class TlsPolicy:
@@ -120,14 +121,14 @@ def default_context() -> ssl.SSLContext:
         import certifi
 
         context.load_verify_locations(certifi.where())
-    return _http11(context)
+    return _ours(context)
 
 
 def ca_context(path: Path) -> ssl.SSLContext:
     """Verify against one file alone: a CA, or the server's own certificate. ConfigError where it cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _trust(context, path)
-    return _http11(context)
+    return _ours(context)
 
 
 def _trust(context: ssl.SSLContext, path: Path) -> None:
@@ -147,7 +148,7 @@ def insecure_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return _http11(context)
+    return _ours(context)
 
 
 _ABOUT_US = ("certificate required", "alert bad certificate", "alert unknown ca", "alert certificate unknown")
@@ -174,8 +175,9 @@ def speaks_tls(error: ssl.SSLError) -> bool:
     return isinstance(error, ssl.SSLCertVerificationError) or "ALERT" in (error.reason or "")
 
 
-def _http11(context: ssl.SSLContext) -> ssl.SSLContext:
+def _ours(context: ssl.SSLContext) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
+    context.sslobject_class = Records
     return context
 
 

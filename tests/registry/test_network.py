@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.errors import ConnectionFailed, UnknownHost, UnsafeTarget
-from regfs.registry.network import READ_SIZE, Backend, Guard, Zone, may_lead, zone_of
+from regfs.registry.network import Backend, Guard, Zone, may_lead, zone_of
+from regfs.registry.records import READ_SIZE
 
 
 class Names(trio.abc.HostnameResolver):

@@ -1,8 +1,8 @@
 """Names of a layer that is still arriving, as far as the one pass over it has come.
 
 What is told so early is provisional: a later member of the same name may take its place, and the layer may prove wrong.
-Only what its own member decides is told. Where the order of members, a link, or a layer below has a say, all that is not
-told by then waits for the layer's end.
+Only what its own member decides is told. Once a member comes that a link or a layer below may lead elsewhere, or that takes
+a folder away, all waits for the layer's end.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import trio
 
 from regfs.digest import Digest
 from regfs.errors import DeadlineExceeded, DigestMismatch
-from regfs.image import indexfile
+from regfs.image import indexfile, windows
 from regfs.image.archive_limits import ArchiveLimits
 from regfs.image.bounds import still_holds
 from regfs.image.indexfile import LayerIndex, Unreadable
@@ -88,6 +88,7 @@ class IndexedLayer:
         self._index: LayerIndex | None = None
         self._arrival: PassArrival | None = None
         self._unpacker: Unpacker | None = None
+        self._has_windows = False
         self._moved = trio.Event()
 
     @property
@@ -175,7 +176,11 @@ class IndexedLayer:
         known = None if self._index is not None else self._walked()
         if self._unpacker is None:
             self._unpacker = self._made_unpacker()
-        return await self._unpacker.read(place, end, known)
+        found = await self._unpacker.read(place, end, known)
+        if self._index is not None and not self._has_windows:
+            self._has_windows = True
+            self._layers.run(self._fetch_windows)
+        return found
 
     def _made_unpacker(self) -> Unpacker:
         found = self._index or self._found()
@@ -271,6 +276,18 @@ class IndexedLayer:
         self._bytes.hashes = index.hashes
         return index
 
+    async def _fetch_windows(self) -> None:
+        """Have all windows of a layer that is read, before the cache gives them up."""
+        if self._index is None:
+            return
+        for group in self._index.spans.lacking:
+            if not await self._index.spans.fetch(self._layers.blobs, self.digest, group):
+                logger.info(
+                    "the index of layer %s is made anew at the next mount: it lacks windows", self.digest
+                )
+                await self._layers.blobs.keep_derived(self.digest, indexfile.NAME, indexfile.VERSION, b"")
+                return
+
     async def _index_anew(self, arrival: PassArrival) -> LayerIndex:
         layers = self._layers
         async with layers.passes, self._bytes.whole() as reader:
@@ -287,6 +304,8 @@ class IndexedLayer:
         self._bytes.hashes = index.hashes
         self._index = arrival.index = index
         self._move()  # nobody waits for the disk
+        for group, kept in enumerate(await self._in_thread(index.spans.groups)):
+            await windows.keep(layers.blobs, self.digest, group, kept)
         packed = await self._in_thread(lambda: indexfile.pack(index, layers.limits))
         await layers.blobs.keep_derived(self.digest, indexfile.NAME, indexfile.VERSION, packed)
         return index

@@ -104,7 +104,7 @@ class Unpacker:
             async with self._alone(-1 - piece):
                 if (found := await self._from_piece(number, piece)) is not None:
                     return found
-        span = self._spans.find(number * BLOCK)
+        span = await self._spans.startable(number * BLOCK, self._blobs, self._digest)
         async with self._alone(span.number):
             if (found := self._budget.blocks.get((self._token, number))) is not None:
                 return found
@@ -126,7 +126,8 @@ class Unpacker:
                 self._budget.blocks.put((self._token, index), block, len(block))
                 if index == number:
                     wanted = block
-            await self._renew_pieces(cursor, blocks)
+            if known is None:  # else the layer may be wrong yet, and nothing of it may stay
+                await self._renew_pieces(cursor, blocks)
             if is_hungry and not await self._feed(cursor, target):
                 break
         begin, part = cursor.partial()

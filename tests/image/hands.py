@@ -73,6 +73,7 @@ class MemoryBlobs:
         self.opened = 0
         self.closed = 0
         self.ranges: list[tuple[int, int]] = []
+        self.asked: list[str] = []
         self.gate: int | None = None
         self.fails: Exception | None = None
         self.opens_at_gate = trio.Event()
@@ -80,8 +81,16 @@ class MemoryBlobs:
 
     async def indexed(self) -> None:
         """Wait until an index is kept."""
-        while not any(name == "index" for _, name, _ in self.kept):
+        while not self.kept_of("index"):
             await self._changed.wait()
+
+    def kept_of(self, wanted: str) -> bytes:
+        """What is kept of that name, of whichever layer; nothing where there is none."""
+        return b"".join(data for (_, name, _), data in self.kept.items() if name == wanted)
+
+    async def asked_more(self) -> None:
+        """Wait until something that is kept is asked for."""
+        await self._changed.wait()
 
     async def kept_more(self) -> None:
         """Wait until something is kept, or a blob is let go."""
@@ -111,6 +120,8 @@ class MemoryBlobs:
 
     async def derived(self, digest: Digest, name: str, version: int) -> bytes | None:
         await trio.lowlevel.checkpoint()
+        self.asked.append(name)
+        self.change()
         return self.kept.get((digest, name, version))
 
     async def keep_derived(self, digest: Digest, name: str, version: int, data: bytes) -> None:

@@ -7,7 +7,6 @@ each byte three times. At a GB/s that is most of the time that a body takes.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,12 +14,12 @@ from typing import Final
 import httpcore
 import trio
 
+from regfs.registry.waiting import until_there
+
 FLOWS_FROM: Final = 4 * 1024 * 1024
 """Bytes from which a body is taken so: its connection is not used again."""
 
 PIECE: Final = 1024 * 1024
-_MOMENT: Final = 0.004
-"""Seconds that a piece may be waited for while some of it is there."""
 
 
 async def flow(connection: trio.socket.SocketType, taken: int, size: int) -> AsyncGenerator[bytes, None]:
@@ -45,17 +44,8 @@ async def flow(connection: trio.socket.SocketType, taken: int, size: int) -> Asy
 
 
 async def _next(connection: trio.socket.SocketType, wanted: int) -> bytes:
-    """So many bytes; fewer after a moment, as long as there are any, or where the other side sends no more."""
-    _wake_at(connection, wanted)
-    with trio.move_on_after(_MOMENT) as moment:
-        await trio.lowlevel.wait_readable(connection)
-    if moment.cancelled_caught:
-        _wake_at(connection, 1)
+    await until_there(connection, wanted)
     return await connection.recv(wanted)
-
-
-def _wake_at(connection: trio.socket.SocketType, count: int) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 class _Heap:

@@ -7,11 +7,15 @@ from typing import Any, Final
 
 import trio
 
+from regfs.registry.waiting import until_there
+
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once while a large body flows: four times httpcore's own, and twice as fast."""
 
 SMALL_READ: Final = 64 * 1024
 _RECORD: Final = 16 * 1024
+_PATIENT_FROM: Final = 1024 * 1024
+"""Bytes of a body behind which it is worth to wait for more than is there."""
 
 
 def next_size(length: int) -> int:
@@ -60,6 +64,7 @@ class Wide(trio.abc.Stream):
     def __init__(self, inner: trio.SocketStream) -> None:
         self._inner = inner
         self._size = SMALL_READ
+        self._run = 0
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -68,12 +73,22 @@ class Wide(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See `trio.abc.ReceiveStream.receive_some`."""
+        if self._run >= _PATIENT_FROM:
+            await self._wait_for_more()
         data = await self._inner.receive_some(max_bytes or self._size)
         self._size = next_size(len(data))
+        self._run = self._run + len(data) if self._size == READ_SIZE else 0
         return data
+
+    async def _wait_for_more(self) -> None:
+        try:
+            await until_there(self.socket, READ_SIZE)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream.send_all`."""
+        self._run = 0  # what is asked for now is another body
         await self._inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -1,16 +1,20 @@
-"""TLS gives at once all that is there, and nothing of it is lost to what follows."""
+"""TLS gives at once all that is there, waits for more only in the midst of a large body, and loses nothing to what follows."""
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from regfs.connection import Connection
 from regfs.errors import ConnectionFailed
+from regfs.registry import records
 from regfs.registry.client import Client
-from regfs.registry.records import Records
+from regfs.registry.records import READ_SIZE, Records, Wide
 from regfs.registry.tls import ca_context
 from tests.registry.http_server import HttpServer, Raw
 from tests.registry.test_flow import BODY, SIZE, announced, run, taken
@@ -121,3 +125,88 @@ def test_a_large_body_that_breaks_off_is_an_error_and_no_wrong_byte(tmp_path: Pa
             body,
             connection=Connection("r", f"https://localhost:{server.port}", ca=authority.certificate),
         )
+
+
+# ── from the socket ──────────────────────────────────────────────────────────────────────────────
+
+
+def over_a_socket(test: Callable[[Wide, trio.SocketStream], Awaitable[None]]) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+        async with (
+            trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as other,
+            Wide(trio.SocketStream(trio.socket.from_stdlib_socket(ours))) as wide,
+        ):
+            with trio.fail_after(5):
+                await test(wide, other)
+
+    trio.run(main)
+
+
+async def receive(wide: Wide, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        data += await wide.receive_some()
+    return bytes(data)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how many bytes was waited."""
+    found: list[int] = []
+
+    async def until_there(connection: trio.socket.SocketType, count: int) -> None:
+        found.append(count)
+
+    monkeypatch.setattr(records, "until_there", until_there)
+    return found
+
+
+def test_in_the_midst_of_a_large_body_more_is_waited_for_than_the_next_packet(waits: list[int]) -> None:
+    async def test(wide: Wide, other: trio.SocketStream) -> None:
+        body = BODY[: 3 << 20]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.send_all, body)
+            assert await receive(wide, len(body)) == body
+        assert waits
+        assert set(waits) == {READ_SIZE}
+
+    over_a_socket(test)
+
+
+def test_a_small_body_and_the_next_reply_are_waited_for_no_longer(waits: list[int]) -> None:
+    async def test(wide: Wide, other: trio.SocketStream) -> None:
+        await other.send_all(BODY[:100_000])
+        await receive(wide, 100_000)
+        assert not waits
+        body = BODY[: 3 << 20]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.send_all, body)
+            await receive(wide, len(body))
+        waits.clear()
+        await wide.send_all(b"another request")
+        await other.send_all(b"its reply")
+        assert await wide.receive_some() == b"its reply"
+        assert not waits
+
+    over_a_socket(test)
+
+
+def test_what_is_there_is_given_though_no_more_comes() -> None:
+    async def test(wide: Wide, other: trio.SocketStream) -> None:
+        body = BODY[: 3 << 20]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.send_all, body)
+            await receive(wide, len(body))
+
+        async def later() -> None:
+            await trio.sleep(0.05)
+            await other.send_all(b"x" * 1000)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(later)
+            assert await wide.receive_some() == b"x" * 1000
+
+    over_a_socket(test)

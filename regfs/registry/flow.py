@@ -16,8 +16,8 @@ import trio
 
 from regfs.registry.waiting import until_there
 
-FLOWS_FROM: Final = 4 * 1024 * 1024
-"""Bytes from which a body is taken so: its connection is not used again."""
+FLOWS_FROM: Final = 8 * 1024 * 1024
+"""Bytes from which a body is taken so: its connection is not used again. Ranges that readers ask for are smaller."""
 
 PIECE: Final = 1024 * 1024
 

@@ -123,7 +123,8 @@ class Tree:
                 yield data
                 offset += len(data)
         finally:
-            self.filesystem.release(opened.handle)
+            with trio.CancelScope(shield=True):
+                await self.filesystem.release(opened.handle)
 
     async def attribute(self, ino: int, name: str) -> str | None:
         """An extended attribute as text, or None where it has none of that name."""

@@ -7,15 +7,15 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyfuse3 import FUSEError
 
 from regfs.fuse import wire
 from regfs.fuse.loop import Answer, Reply
 from regfs.fuse.operations import FILE_TYPE, RegfsOperations, file_mode, preferred_read
-from regfs.fuse.wire import Attr, Header, Opcode, Opened
+from regfs.fuse.wire import Attr, Header, Opcode
 from regfs.tree.attributes import Attributes, DirEntry, PlainEntry
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class DirectAnswers:
         self._filesystem = filesystem
         self._operations = operations
         self._curious = Curious()
+        self._opened = 0, True
+        self._room = _ROOM
+        self._ahead = _NO_PAGE
+        self.has_work = False
         self.by_opcode: Mapping[int, Answer] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -89,29 +93,47 @@ class DirectAnswers:
         writing = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         opened = await self._filesystem.open(head.node, writing)
         uncached = opened.direct_io or not (self._operations.wait_in_page_cache or opened.keep_cache)
-        how = (Opened.DIRECT_IO if uncached else 0) | (Opened.KEEP_CACHE if opened.keep_cache else 0)
-        return wire.opened(opened.handle, how)
+        return wire.opened(opened.handle, uncached * wire.DIRECT_IO + opened.keep_cache * wire.KEEP_CACHE)
 
     async def read(self, head: Header, body: bytes) -> Reply:
         return await self._filesystem.read(*wire.reading(body))
 
     async def release(self, head: Header, body: bytes) -> Reply:
-        self._filesystem.release(wire.handle(body))
+        await self._filesystem.release(wire.handle(body))
         return b""
 
     # ── folders ──
 
     async def opendir(self, head: Header, body: bytes) -> Reply:
         handle = await self._filesystem.opendir(head.node)
-        lasts = self._filesystem.lists_for_good(head.node)
-        return wire.opened(handle, Opened.CACHE_DIR | Opened.KEEP_CACHE if lasts else 0)
+        if not self._filesystem.lists_for_good(head.node):
+            return wire.opened(handle, 0)
+        self.has_work = True
+        self._opened = handle, self._curious.wants_names(head.pid)
+        return wire.opened(handle, wire.CACHE_DIR | wire.KEEP_CACHE)
+
+    async def work_ahead(self) -> None:
+        """See `regfs.fuse.loop.Answers.work_ahead`: the listing of a folder that was just opened."""
+        self.has_work = False
+        handle, plainly = self._opened
+        self._forget_ahead(self._ahead)
+        self._ahead = await self._page(handle, 0, self._room, plainly=plainly)
 
     async def readdir(self, head: Header, body: bytes) -> Reply:
-        handle, start, room = wire.reading(body)
+        handle, start, self._room = wire.reading(body)
+        plainly = self._curious.reads(head.pid, head.node)
+        page, self._ahead = self._ahead, _NO_PAGE
+        if (page.handle, start, page.plainly) != (handle, 0, plainly) or len(page.data) > self._room:
+            self._forget_ahead(page)
+            page = await self._page(handle, start, self._room, plainly=plainly)
+        return page.data
+
+    async def _page(self, handle: int, start: int, room: int, *, plainly: bool) -> Page:
+        """As many entries as there is room for."""
         files = self._filesystem
-        read = files.readdir_plainly if self._curious.reads(head.pid, head.node) else files.readdir
         found: list[bytes] = []
-        for entry in await read(handle, start):
+        told: list[int] = []
+        for entry in await (files.readdir_plainly if plainly else files.readdir)(handle, start):
             packed = self._listed(entry)
             room -= len(packed)
             if room < 0:
@@ -119,7 +141,12 @@ class DirectAnswers:
             found.append(packed)
             if isinstance(entry, DirEntry):
                 files.remember(entry.attributes.ino)  # the kernel counts a lookup for what it is given
-        return b"".join(found)
+                told.append(entry.attributes.ino)
+        return Page(handle, plainly, b"".join(found), told)
+
+    def _forget_ahead(self, page: Page) -> None:
+        """Take back the lookups of what the kernel did not ask for."""
+        self._filesystem.forget([(ino, 1) for ino in page.told])
 
     def _listed(self, entry: DirEntry | PlainEntry) -> bytes:
         if isinstance(entry, PlainEntry):
@@ -128,7 +155,11 @@ class DirectAnswers:
         return wire.listed(self._packed(entry.attributes, attr), attr, entry.name, entry.next)
 
     async def releasedir(self, head: Header, body: bytes) -> Reply:
-        self._filesystem.releasedir(wire.handle(body))
+        handle = wire.handle(body)
+        if handle == self._ahead.handle:
+            page, self._ahead = self._ahead, _NO_PAGE
+            self._forget_ahead(page)
+        self._filesystem.releasedir(handle)
         return b""
 
     # ── attributes as the kernel takes them ──
@@ -149,6 +180,20 @@ class DirectAnswers:
         )  # fmt: skip
 
 
+class Page(NamedTuple):
+    """What a READDIRPLUS is answered with, and the inodes that the kernel counts a lookup of by it."""
+
+    handle: int
+    plainly: bool
+    data: bytes
+    told: Sequence[int]
+
+
+_NO_PAGE: Final = Page(0, True, b"", ())
+_ROOM: Final = 4096
+"""Bytes that a READDIRPLUS may have, until one has said it."""
+
+
 class Curious:
     """Which threads of programs want to know more of what a folder lists than names and kinds, by what they did before.
 
@@ -161,12 +206,16 @@ class Curious:
 
     def reads(self, pid: int, node: int) -> bool:
         """Note that a thread reads a folder; say whether names are enough for it."""
-        if self._reading.get(pid) == _WANTS_ALL:
+        if not self.wants_names(pid):
             return False
         self._reading[pid] = node
         if len(self._reading) > _THREADS:
             self._reading.popitem(last=False)
         return True
+
+    def wants_names(self, pid: int) -> bool:
+        """Whether names are enough for a thread, as far as is known."""
+        return self._reading.get(pid) != _WANTS_ALL
 
     def looks_up(self, pid: int, node: int) -> None:
         """Note that a thread looks up a name in a folder, which it would not do for one that it was told all about."""

@@ -186,7 +186,7 @@ class RegfsOperations(_AnsweringOperations):
         return await self._filesystem.read(fh, off, size)
 
     async def release(self, fh: int) -> None:
-        self._filesystem.release(fh)
+        await self._filesystem.release(fh)
 
     # flush, fsync, fsyncdir and poll stay ENOSYS: the kernel then stops asking, and answers each with success itself.
 

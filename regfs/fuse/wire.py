@@ -5,7 +5,7 @@ Only those that `regfs.fuse.direct` answers are here; libfuse knows the others.
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -40,12 +40,12 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
-class Opened(IntFlag):
-    """How a file or a folder is opened (``FOPEN_…``)."""
-
-    DIRECT_IO = 1 << 0
-    KEEP_CACHE = 1 << 1
-    CACHE_DIR = 1 << 3
+DIRECT_IO: Final = 1 << 0
+"""How a file is opened (``FOPEN_DIRECT_IO``): reads reach us as they are made."""
+KEEP_CACHE: Final = 1 << 1
+"""``FOPEN_KEEP_CACHE``: what the kernel kept of an earlier open is still right."""
+CACHE_DIR: Final = 1 << 3
+"""``FOPEN_CACHE_DIR``: the kernel may keep what a folder lists."""
 
 
 class Header(NamedTuple):

@@ -36,6 +36,9 @@ _ALONG: Final = 1024 * 1024
 _LARGE: Final = 200
 """Names in a folder from which on it is merged in a thread: some two milliseconds' work."""
 
+_READERS: Final = 4096
+"""Of how many files the readers are kept: who searches a tree once does so again, and a reader takes longer to make than to ask."""
+
 _LINES: Final = 50
 """Lines on one layer in ``.regfs/errors``, which keeps the last 200 of a mount."""
 
@@ -105,6 +108,7 @@ class ImageTree:
             on_fault=lambda layer, line: self._faults.append((layer, line)),
         )
         self._merging = trio.Lock()
+        self._readers: dict[Hashable, MemberReader] = {}
         self._arriving: dict[int, EarlyLayer] = {}
 
     # ── what is asked ──
@@ -150,7 +154,17 @@ class ImageTree:
             entry.identity.arrival.check()
             return MemberReader(entry.identity.arrival, entry.identity.member)
         place = self._merge.place_of(entry)
-        return MemberReader(await self._opened(place.layer), self._merge.member(place))
+        reader = MemberReader(await self._opened(place.layer), self._merge.member(place))
+        if reader.verified:
+            if len(self._readers) >= _READERS:
+                self._readers.clear()
+            self._readers[entry.identity] = reader
+        return reader
+
+    def opened_of_late(self, identity: Hashable) -> MemberReader | None:
+        """See `regfs.ports.RootTree.opened_of_late`."""
+        reader = self._readers.get(identity)
+        return reader if reader is not None and reader.verified else None
 
     def again(self, path: bytes, identity: Hashable) -> RootEntry:
         """See `regfs.ports.RootTree.again`."""

@@ -143,6 +143,10 @@ class RootTree(Protocol):
         """A file to read. Its reader is not ``verified`` until its layer is."""
         ...
 
+    def opened_of_late(self, identity: Hashable) -> ContentReader | None:
+        """The reader of a file that was opened a while ago and is verified, for another open; None: `open` it."""
+        ...
+
     def again(self, path: bytes, identity: Hashable) -> RootEntry:
         """An entry that was found before, made anew from its path and identity: for who has to hold many."""
         ...

@@ -323,12 +323,11 @@ class FileSystem:
         assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         return content.read(offset, size)
 
-    def release(self, handle: int) -> None:
+    async def release(self, handle: int) -> None:
         """The file is closed."""
         content = self._handles.pop(handle)
         if isinstance(content, Streamed):
-            assert self._nursery is not None, "start() comes first"
-            self._nursery.start_soon(content.close)
+            await content.close()
             return
         assert not isinstance(content, Sequence | RegistryRoot | Incoming)
         content.close()

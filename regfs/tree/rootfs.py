@@ -277,7 +277,8 @@ class ImageFile(ImageNode, StreamedFile):
         return 0.0 if self.is_poisoned else super().holds_for
 
     async def reader(self) -> ContentReader:
-        return await (await self.root.tree()).open(self.entry)
+        tree = await self.root.tree()
+        return tree.opened_of_late(self.identity) or await tree.open(self.entry)
 
 
 class ImageLink(ImageNode):

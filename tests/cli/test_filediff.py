@@ -17,7 +17,7 @@ from regfs.errors import NotFound
 from regfs.image.members import OPAQUE, WHITEOUT, Member, MemberKind
 from regfs.image.merge import LayerMissing, Merge
 from regfs.manifest import Descriptor
-from regfs.ports import RootEntries, RootEntry, RootTree
+from regfs.ports import ContentReader, RootEntries, RootEntry, RootTree
 
 T = TypeVar("T")
 Layer = tuple[Member, ...]
@@ -70,6 +70,9 @@ class MemoryRoot:
 
     async def soon(self, path: bytes) -> RootEntry:
         return await self.find(path)
+
+    def opened_of_late(self, identity: Hashable) -> ContentReader | None:
+        return None
 
     def became(self, identity: Hashable) -> Hashable:
         return identity

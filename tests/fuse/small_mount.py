@@ -117,7 +117,7 @@ class SmallFileSystem:
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         return CONTENT[offset : offset + size]
 
-    def release(self, handle: int) -> None:
+    async def release(self, handle: int) -> None:
         self.open_handles["files"] -= 1
 
     async def unlink(self, parent: int, name: bytes) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -13,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regfs.fuse import loop, wire
-from regfs.fuse.direct import Curious
+from regfs.fuse.direct import Curious, DirectAnswers
 from regfs.fuse.loop import Loop
+from regfs.fuse.operations import Ownership, RegfsOperations
 from regfs.fuse.wire import Header, Opcode
+from regfs.tree.attributes import Attributes, DirEntry, Kind
+
+if TYPE_CHECKING:
+    from regfs.tree.filesystem import FileSystem
 
 READER, OTHER = 100, 200
 FOLDER, ANOTHER = 7, 8
@@ -81,6 +87,11 @@ class Scripted:
         self.by_opcode: Mapping[int, Callable[[Header, bytes], Awaitable[bytes | None]]] = {
             Opcode[name.upper()]: answer for name, answer in answers.items()
         }
+
+    has_work = False
+
+    async def work_ahead(self) -> None:
+        raise AssertionError("there is none")
 
     def number_of(self, error: Exception, where: str) -> int:
         return 5
@@ -209,3 +220,85 @@ def test_an_error_is_answered_by_its_number_unless_the_kernel_expects_none() -> 
         assert await kernel.answer() == (2, 5, b"")
 
     kernel.run(Scripted(forget=fail, lookup=fail), play)
+
+
+# ── what is prepared ahead ──
+
+
+class Listing:
+    """A filesystem with one folder that lists ``names`` for good, each of them a folder; it counts lookups."""
+
+    def __init__(self, names: int) -> None:
+        self.names = names
+        self.lookups = 0
+
+    async def opendir(self, ino: int) -> int:
+        return 1
+
+    def lists_for_good(self, ino: int) -> bool:
+        return True
+
+    async def readdir(self, handle: int, start: int) -> Iterator[DirEntry]:
+        found = Attributes(9, Kind.FOLDER, 0o555, 0, 0, 1.0, 1.0)
+        return iter([DirEntry(b"name-%04d" % place, found, place + 1) for place in range(start, self.names)])
+
+    readdir_plainly = readdir
+
+    def remember(self, ino: int) -> None:
+        self.lookups += 1
+
+    def forget(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.lookups -= sum(count for _, count in pairs)
+
+    def releasedir(self, handle: int) -> None:
+        pass
+
+
+def answers_over(listing: Listing) -> DirectAnswers:
+    files = cast("FileSystem", listing)
+    return DirectAnswers(files, RegfsOperations(files, Ownership(0, 0)))
+
+
+def ask_for(handle: int, start: int, room: int) -> bytes:
+    return struct.pack("=QQI", handle, start, room)
+
+
+FROM = Header(0, 0, 0, FOLDER, 0, 0, READER)
+_ENTRY = 128 + 24 + 16
+
+
+@pytest.mark.parametrize(("names", "room"), [(3, 4096), (500, 32768), (500, 1024)])
+def test_a_listing_prepared_ahead_is_the_one_that_is_asked_for(names: int, room: int) -> None:
+    listing = Listing(names)
+    answers = answers_over(listing)
+
+    async def play() -> list[bytes]:
+        seen: list[bytes] = []
+        await answers.readdir(FROM, ask_for(7, 0, room))  # how much room there is shows at the first one
+        before = listing.lookups
+        await answers.opendir(FROM, b"")
+        assert answers.has_work
+        await answers.work_ahead()
+        assert not answers.has_work
+        while data := await answers.readdir(FROM, ask_for(1, len(seen), room)):
+            assert len(data) <= room
+            seen += [data[at + 152 : at + 161] for at in range(0, len(data), _ENTRY)]
+        await answers.releasedir(FROM, struct.pack("=Q", 1))
+        assert listing.lookups - before == names
+        return seen
+
+    assert trio.run(play) == [b"name-%04d" % place for place in range(names)]
+
+
+def test_a_listing_prepared_and_never_asked_for_counts_no_lookup() -> None:
+    listing = Listing(10)
+    answers = answers_over(listing)
+
+    async def play() -> None:
+        for _ in range(3):
+            await answers.opendir(FROM, b"")
+            await answers.work_ahead()
+        await answers.releasedir(FROM, struct.pack("=Q", 1))
+
+    trio.run(play)
+    assert listing.lookups == 0

@@ -108,7 +108,7 @@ class Kernel:
                 data += chunk
             return data
         finally:
-            self.filesystem.release(opened.handle)
+            await self.filesystem.release(opened.handle)
 
     async def rm(self, path: str) -> None:
         parent, _, name = path.rpartition("/")

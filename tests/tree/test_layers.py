@@ -201,7 +201,7 @@ def test_blobs_that_prove_wrong_leave_their_inode() -> None:
             assert not opened.keep_cache
             with pytest.raises(DigestMismatch):
                 await kernel.filesystem.read(opened.handle, 0, len(right))
-            kernel.filesystem.release(opened.handle)
+            await kernel.filesystem.release(opened.handle)
             assert (await kernel.walk(path)).ino != first
             source.corrupt_blob("team/app", image.layers[0].digest, right)
             assert await kernel.cat(path) == right

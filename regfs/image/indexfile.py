@@ -22,7 +22,7 @@ from regfs.image.zstdlib import zstd
 NAME: Final = "index"
 """Under what name it is kept beside its layer."""
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the format. Another one is not read, and made anew."""
 
 _MAGIC: Final = b"regfs layer index"

@@ -84,7 +84,6 @@ class TarWalk:
         self._add = add
         self._fault = fault
         self._feed = Feed()
-        self._globals: dict[bytes, bytes] = {}
         self._count = 0
         self._last = b""
         self.is_done = False
@@ -171,17 +170,18 @@ class TarWalk:
         kind = chr(block[156])
         if kind in "xX":
             ahead.pax.extend(records(body))
-        elif kind == "g":
-            self._globals.update(records(body))
-            if sum(len(key) + len(value) for key, value in self._globals.items()) > self._limits.header:
-                raise Damaged(f"global PAX headers of more than {self._limits.header:,} bytes in all")
         elif kind == "L":
             ahead.name = text(body)
         elif kind == "K":
             ahead.target = text(body)
+        elif kind == "g":
+            # Runtimes (Go's archive/tar, and what they make of it) take a global header for an entry of its own and ignore it,
+            # and with it what stands before it. To apply it, as POSIX says, would show another tree than the one that runs.
+            ahead.pax.clear()
+            ahead.name = ahead.target = b""
 
     def _member(self, block: bytes, ahead: _Ahead) -> Walk:
-        values = {**self._globals, **dict(ahead.pax)} if self._globals or ahead.pax else {}
+        values = dict(ahead.pax)
         name = values.get(b"GNU.sparse.name") or values.get(b"path") or ahead.name or name_of(block)
         self._last = name
         kind = _KINDS.get(block[156])

@@ -243,14 +243,29 @@ def test_times_are_as_exact_as_the_archive_says() -> None:
     ]
 
 
-def test_a_global_header_holds_until_another_and_a_members_own_wins() -> None:
+def test_a_global_header_changes_no_member_as_in_what_runs_images() -> None:
     made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"uid": "77"}) as tar:
-        tar.addfile(tarfile.TarInfo("global"))
+    said = {"uid": "77", "path": "evil", "size": "1", "mtime": "5"}
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers=said) as tar:
+        tar.addfile(tarfile.TarInfo("plain"))
         info = tarfile.TarInfo("own")
         info.pax_headers = {"uid": "5"}
         tar.addfile(info)
-    assert [member.uid for member in walked(made.getvalue())[0]] == [77, 5]
+    members, faults = walked(made.getvalue())[:2]
+    assert [(member.path, member.uid, member.size) for member in members] == [(b"plain", 0, 0), (b"own", 5, 0)]
+    assert list(faults) == []
+
+
+def test_what_stands_before_a_global_header_is_lost_with_it() -> None:
+    named, made = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=named, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("member")
+        info.pax_headers = {"uid": "5"}
+        tar.addfile(info)
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"uid": "77"}):
+        pass
+    own, member = named.getvalue()[:1024], named.getvalue()[1024:]
+    assert [found.uid for found in walked(own + made.getvalue()[:1024] + member)[0]] == [0]
 
 
 def test_an_old_folder_is_told_by_its_slash() -> None:

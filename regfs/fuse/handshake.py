@@ -30,7 +30,9 @@ _INIT: Final = 26
 _MAJOR: Final = 7
 _PARALLEL_DIROPS: Final = 1 << 18
 _CACHE_SYMLINKS: Final = 1 << 23  # sound here: the target of a link's inode never changes
-_WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS
+_EXTENDED: Final = 1 << 30  # there are flags above the 32nd
+_SHARED_MAPS: Final = 1 << 36  # since Linux 6.6: sound here, where nobody writes
+_WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS | _SHARED_MAPS
 
 _REQUEST: Final = struct.Struct(
     "=II32xIIII"
@@ -38,6 +40,9 @@ _REQUEST: Final = struct.Struct(
 _REPLY: Final = struct.Struct(
     "=IiQIIIIHH"
 )  # len, error, unique, major, minor, max_readahead, flags, background, congestion
+_MORE_OFFERED: Final = 56  # offsets of the flags above the 32nd, in the request and in the reply
+_MORE_WANTED: Final = 48
+_WORD: Final = struct.Struct("=I")
 _BUFFER: Final = 1 << 20
 _PATIENCE: Final = 2.0
 
@@ -52,6 +57,7 @@ class Handshake:
 
     parallel_lookups: bool = False
     cached_links: bool = False
+    shared_maps: bool = False
     max_background: int = 0
     minor: int = 0
 
@@ -101,7 +107,9 @@ def _offered(request: bytes) -> tuple[int, int]:
     _, opcode, major, minor, _, flags = _REQUEST.unpack_from(request)
     if opcode != _INIT:
         raise OSError(errno.EPROTO, f"the first request is {opcode}, not INIT")
-    return int(flags), int(minor) if major == _MAJOR else 0
+    more = flags & _EXTENDED and len(request) >= _MORE_OFFERED + _WORD.size
+    offered = flags | _WORD.unpack_from(request, _MORE_OFFERED)[0] << 32 if more else flags
+    return int(offered), int(minor) if major == _MAJOR else 0
 
 
 def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
@@ -109,10 +117,24 @@ def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
     length, failure, unique, major, minor, read_ahead, flags, _, _ = _REPLY.unpack_from(reply)
     if failure:
         return reply, Handshake()
-    flags |= _WANTED & offered
+    rest = bytearray(reply[_REPLY.size :])
+    flags |= _WANTED & offered & 0xFFFFFFFF
+    more = (_WANTED & offered) >> 32
+    place = _MORE_WANTED - _REPLY.size
+    if more and len(rest) >= place + _WORD.size:
+        more |= _WORD.unpack_from(rest, place)[0] if flags & _EXTENDED else 0
+        flags |= _EXTENDED
+        _WORD.pack_into(rest, place, more)
+    else:
+        more = 0
     head = _REPLY.pack(length, failure, unique, major, minor, read_ahead, flags, MAX_BACKGROUND, _CONGESTION)
-    got = Handshake(bool(flags & _PARALLEL_DIROPS), bool(flags & _CACHE_SYMLINKS), MAX_BACKGROUND)
-    return head + reply[_REPLY.size :], got
+    got = Handshake(
+        bool(flags & _PARALLEL_DIROPS),
+        bool(flags & _CACHE_SYMLINKS),
+        bool(more << 32 & _SHARED_MAPS),
+        MAX_BACKGROUND,
+    )
+    return head + bytes(rest), got
 
 
 def _send(device: int, reply: bytes, offered: int, minor: int) -> Handshake:

@@ -132,6 +132,19 @@ def test_the_init_reply_asks_for_what_is_offered_and_leaves_the_rest_as_it_is() 
     assert after[36:] == before[36:]
 
 
+def test_the_init_reply_asks_for_shared_mappings_where_they_are_offered() -> None:
+    before = reply(0b1)
+    after, got = ask_for_more(before, offered=1 << 36 | 1 << 30)
+    assert got.shared_maps
+    assert struct.unpack_from("=I", after, 28)[0] == 1 | 1 << 30
+    assert struct.unpack_from("=I", after, 48)[0] == 1 << 4
+    assert after[36:48] == before[36:48]
+    assert after[52:] == before[52:]
+    older = before[:40]
+    assert ask_for_more(older, offered=1 << 36 | 1 << 30)[1].shared_maps is False
+    assert ask_for_more(older, offered=1 << 36 | 1 << 30)[0][36:] == older[36:]
+
+
 def test_a_refusal_of_init_is_passed_on_as_it_is() -> None:
     before = reply(0, error=-71)
     assert ask_for_more(before, offered=-1 & 0xFFFFFFFF)[0] == before

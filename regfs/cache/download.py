@@ -227,6 +227,11 @@ class Reading:
         """See `ArrivingContent.is_lost`."""
         return self._download.is_lost
 
+    def condemn(self, error: DigestMismatch) -> None:
+        """See `ArrivingContent.condemn`."""
+        if not self.verified:
+            self._download.fail(error)
+
     async def rest(self) -> Rest:
         """See `ArrivingContent.rest`."""
         return await self._download.rest()
@@ -385,15 +390,15 @@ class Writer:
             raise DigestMismatch(
                 f"{self._download.digest} is longer than the {self._download.size} bytes that its descriptor says"
             )
-        view = memoryview(data)
-        for start in range(0, len(data), _PIECE):
-            piece = view[start : start + _PIECE]
-            self._queue.append(piece)
-            self._queued += len(piece)
-            self._offset += len(piece)
-        self._move()
-        while self._queued >= _QUEUED and self.is_wanted:
-            await self._moved.wait()
+        try:
+            while self._queued >= _QUEUED and self.is_wanted:
+                await self._moved.wait()
+        finally:  # also if it ends here: some may have been read, and who goes on elsewhere gets what is not kept
+            view = memoryview(data)
+            self._queue.extend(view[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+            self._queued += len(data)
+            self._offset += len(data)
+            self._move()
         return self.is_wanted
 
     async def finish(self) -> None:

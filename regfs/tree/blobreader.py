@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -10,20 +11,41 @@ import trio
 from regfs.errors import AccessDenied, DigestMismatch, NotFound, RegfsError
 from regfs.manifest import Descriptor
 from regfs.ports import ArrivingContent, OpenContent
-from regfs.tree.passing import Passing
+from regfs.tree.passenger import FAR, Passenger
+from regfs.tree.passing import SURE
 from regfs.tree.seen import Seen
 from regfs.tree.transfers import Filling
 
 if TYPE_CHECKING:
     from regfs.tree.blobs import RegistryBlobs
 
-_FAR: Final = 4 * 1024 * 1024
-"""How many bytes have to come in order before a reader's range is asked for by itself."""
 _FIRST_RANGE: Final = 128 * 1024
 _LARGEST_RANGE: Final = 4 * 1024 * 1024
 _PIECE: Final = 1024 * 1024
 _ELSEWHERE: Final = 3.0
 """Seconds that a download of another registry's may stand still before this one is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Bytes ``start`` to ``end``. ``in_order``: all before them was asked for too; ``completes``: all else was."""
+
+    start: int
+    end: int
+    in_order: bool
+    completes: bool
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def left(self, content: ArrivingContent) -> int:
+        """How many bytes have to come before they are there: nobody who reads in order gets a range that came by itself."""
+        return max(0, self.end - content.head) if self.in_order else content.missing(self.end - 1)
+
+    async def of(self, content: ArrivingContent) -> bytes | None:
+        """Read them."""
+        return await content.read(self.start, self.length, in_order=self.in_order)
 
 
 class BlobReader:
@@ -36,10 +58,11 @@ class BlobReader:
         self._transfer = blobs.join(descriptor)
         self._stored: OpenContent | None = None
         self._arriving: ArrivingContent | None = None
-        self._passing: Passing | None = None
+        self._onward = Passenger(blobs, self._transfer, repository)
         self._seen = Seen(descriptor.size)
         self._next_range = (0, _FIRST_RANGE)
-        self._proven = False
+        self._has_read = False
+        """Something that was not verified, of what arrives in the store."""
         self._finding = trio.Lock()
         self._is_stuck = False
         self._is_open = True
@@ -53,7 +76,7 @@ class BlobReader:
     def verified(self) -> bool:
         """Whether all of it is known to be what its digest says."""
         return (
-            self._proven
+            self._onward.is_proven
             or self._stored is not None
             or (self._arriving is not None and self._arriving.verified)
         )
@@ -74,13 +97,20 @@ class BlobReader:
         if start >= end:
             return b""
         self._transfer.check()
+        wish = _Wish(
+            start,
+            end,
+            in_order=self._seen.prefix >= start,
+            completes=self._seen.completes(start, end),
+        )
+        self._seen.add(start, end)  # now: of those that read at once, the last one asks for the verdict
         try:
-            data = await self._read(start, end)
+            return await self._read(wish)
         except DigestMismatch as error:
             self._transfer.wrong = self._transfer.wrong or error
+            if self._arriving is not None and self._arriving.is_lost:
+                self._arriving.condemn(error)
             raise
-        self._seen.add(start, end)
-        return data
 
     async def aclose(self) -> None:
         """See `ContentReader.aclose`."""
@@ -88,8 +118,7 @@ class BlobReader:
             return
         self._is_open = False
         self._blobs.leave(self._transfer)
-        if self._passing is not None:
-            self._passing.leave(self)
+        self._onward.leave()
         with trio.CancelScope(shield=True):
             for content in (self._stored, self._arriving):
                 if content is not None:
@@ -97,23 +126,56 @@ class BlobReader:
 
     # ── where the bytes come from ──
 
-    async def _read(self, start: int, end: int) -> bytes:
+    async def _read(self, wish: _Wish) -> bytes:
         for _ in range(3):
             if self._stored is not None:
-                data = await self._stored.read(start, end - start)
+                data = await self._stored.read(wish.start, wish.length)
                 if data is not None:
                     return data
                 await self._let_go()  # it was damaged or removed meanwhile: it is fetched anew
-            if self._stored is None and self._arriving is None:
+            if self._arriving is None:
                 await self.find()
-            if (self._arriving is None and self._stored is None) or self._is_stuck:
+            content = self._arriving
+            if self._stored is not None:
+                continue
+            if content is None or self._onward.rest is not None:
                 break
-            if self._arriving is not None:
-                data = await self._from_arriving(self._arriving, start, end)
-                if data is not None:
-                    return data
-                await self._let_go()
-        return await self._as_it_passes(start, end)
+            data = await self._from_arriving(content, wish)
+            if data is not None and self._is_bound(wish):
+                self._has_read = True
+                return data
+            if not content.verified and (self._has_read or self._is_stuck or content.is_lost):
+                await self._part(content)
+                break
+            await self._let_go()
+        return await self._apart(wish)
+
+    def _is_bound(self, wish: _Wish) -> bool:
+        """Whether what the store gave is what it is bound to, if it was left meanwhile."""
+        rest = self._onward.rest
+        return rest is None or wish.end <= rest.mark.offset
+
+    async def _part(self, content: ArrivingContent) -> None:
+        """Leave the store for good: what it gave so far binds whatever comes from now on."""
+        async with self._finding:
+            if self._onward.rest is None:
+                self._onward.begin_behind(await content.rest())
+
+    async def _apart(self, wish: _Wish) -> bytes:
+        """What the store still has, and for what it has not, what passes."""
+        rest, content = self._onward.rest, self._arriving
+        start = wish.start
+        begun = b""
+        needs_verdict = wish.completes and wish.end < self.size <= SURE
+        if rest is not None and content is not None and start < rest.offset and not needs_verdict:
+            stop = min(wish.end, rest.offset)
+            begun = await content.read(start, stop - start, in_order=True) or b""
+            start += len(begun)
+        if start == wish.end:
+            return begun
+        return begun + await self._onward.read(
+            start, wish.end, in_order=wish.in_order, completes=wish.completes
+        )
 
     async def _let_go(self) -> None:
         async with self._finding:
@@ -122,17 +184,24 @@ class BlobReader:
                 if content is not None:
                     await content.aclose()
 
-    async def _from_arriving(self, content: ArrivingContent, start: int, end: int) -> bytes | None:
+    async def _from_arriving(self, content: ArrivingContent, wish: _Wish) -> bytes | None:
         """None: the store keeps no more of it."""
-        completes = self._seen.completes(start, end)
-        if not completes and self._is_far(content, start) and self._blobs.honours_ranges(self._repository):
+        start, end = wish.start, wish.end
+        is_near = wish.in_order or wish.completes or not self._is_far(content, start)
+        if not is_near and self._blobs.honours_ranges(self._repository):
             data = await self._by_range(content, start, end)
             if data is not None:
                 return data
         for _ in range(3):
-            if completes and not content.verified:
+            if content.is_lost:
+                return None
+            if wish.completes and not content.verified:
                 await self._until_verified(content)
-            elif content.missing(end - 1) or end == self.size:
+                if content.is_lost:
+                    return None
+                if not content.verified and self._transfer.filling is not None:
+                    continue
+            elif wish.left(content) or end == self.size:
                 self._blobs.fill(self._transfer, content, self._repository)
             filling = self._transfer.filling
             if end < self.size and filling is not None:
@@ -144,16 +213,14 @@ class BlobReader:
                 if filling.error is not None and filling.repository == self._repository:
                     raise filling.error.with_traceback(None)
             if filling is None:
-                data = await self._from_elsewhere(content, start, end)
+                data = await self._from_elsewhere(content, wish)
                 if data is None and self._is_stuck:
                     return None
                 if data is not None:
                     return data
                 continue
             try:
-                data = await self._transfer.patiently(
-                    lambda: content.read(start, end - start), self._blobs.stall
-                )
+                data = await self._transfer.patiently(lambda: wish.of(content), self._blobs.stall)
             except (NotFound, AccessDenied):
                 if filling.repository == self._repository:
                     raise
@@ -166,20 +233,25 @@ class BlobReader:
         """Whether much has to come before the byte at ``start``. What only the disk does not have yet has come."""
         filling = self._transfer.filling
         come = 0 if filling is None else filling.recent.end
-        return min(content.missing(start), start + 1 - come) > _FAR
+        return min(content.missing(start), start + 1 - come) > FAR
 
-    async def _from_elsewhere(self, content: ArrivingContent, start: int, end: int) -> bytes | None:
+    async def _from_elsewhere(self, content: ArrivingContent, wish: _Wish) -> bytes | None:
         """What is here, or what another registry's reader downloads: its troubles are not ours. None: it does not come."""
         while True:
-            before = content.missing(end - 1)
+            before = self.size - content.head if wish.completes else wish.left(content)
             try:
                 with trio.move_on_after(min(_ELSEWHERE, self._blobs.stall)) as scope:
-                    return await content.read(start, end - start)
+                    if wish.completes:
+                        await content.await_verdict()
+                        if not content.verified:
+                            return None
+                    return await wish.of(content)
             except DigestMismatch:
                 raise
             except RegfsError:
                 return None
-            if scope.cancelled_caught and content.missing(end - 1) >= before:
+            left = self.size - content.head if wish.completes else wish.left(content)
+            if scope.cancelled_caught and left >= before:
                 self._is_stuck = True
                 return None
 
@@ -235,6 +307,8 @@ class BlobReader:
         except RegfsError:
             return None  # in order it may still come, or say why not
         transfer.check()
+        if data is not None and content.missing(start) == 0 and content.missing(end - 1) == 0:
+            return await content.read(start, end - start)  # what all will be compared with
         return data
 
     async def _fetch_range(self, content: ArrivingContent, start: int, end: int, stop: int) -> bytes | None:
@@ -252,39 +326,3 @@ class BlobReader:
         if piece:
             await content.put(at, bytes(piece))
         return bytes(wanted) if len(wanted) == end - start else None
-
-    # ── as it passes ──
-
-    async def _as_it_passes(self, start: int, end: int) -> bytes:
-        """Without a store. Who reads from the start on gets the last bytes only with the word that all were right."""
-        completes = self._seen.completes(start, end)
-        is_in_order = self._seen.prefix >= start
-        for _ in range(3):
-            if not is_in_order and not self._is_near(start):
-                return await self._unkept(start, end)
-            passing = self._blobs.passing(self._transfer, start, self._repository)
-            if self._passing is not None and self._passing is not passing:
-                self._passing.leave(self)
-            self._passing = passing
-            data = await self._transfer.patiently(
-                partial(passing.read, self, start, end, verdict=completes), self._blobs.stall
-            )
-            if data is not None:
-                self._proven = self._proven or (completes and passing.is_whole)
-                return data
-        return await self._unkept(start, end)
-
-    def _is_near(self, start: int) -> bool:
-        return start < _FAR or any(one.will_bring(start) for one in self._transfer.passings)
-
-    async def _unkept(self, start: int, end: int) -> bytes:
-        """A range by itself, kept nowhere."""
-
-        async def fetch() -> bytes:
-            data = bytearray()
-            async with self._blobs.range(self._transfer, self._repository, start, end, needed=True) as chunks:
-                async for chunk in chunks:
-                    data += chunk
-            return bytes(data)
-
-        return await self._transfer.patiently(fetch, self._blobs.stall)

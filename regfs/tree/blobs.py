@@ -5,7 +5,7 @@ What a blob's readers share is a `Transfer`; how a reader gets the bytes from ``
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ import trio
 from regfs.digest import Digest
 from regfs.errors import NotFound, Unsupported
 from regfs.manifest import Descriptor
-from regfs.ports import Answer, ArrivingContent, BlobStore, Fetch, HonoursRanges, Source
+from regfs.ports import Answer, ArrivingContent, BlobStore, Fetch, HonoursRanges, Mark, Rest, Source
 from regfs.tree.blobreader import BlobReader
 from regfs.tree.passing import Passing
 from regfs.tree.recent import Recent
@@ -111,15 +111,38 @@ class RegistryBlobs:
             fetch = _remembering(self._fetching(transfer, repository), filling.recent)
             self._start(lambda: transfer.fill(writer, filling, fetch))
 
-    def passing(self, transfer: Transfer, offset: int, repository: str) -> Passing:
-        """The passage that brings the byte at ``offset``, or a new one from the blob's first byte on."""
-        transfer.passings = [one for one in transfer.passings if not one.has_ended or one.will_bring(offset)]
-        found = next((one for one in transfer.passings if one.will_bring(offset)), None)
+    def passing(
+        self,
+        transfer: Transfer,
+        start: int,
+        end: int,
+        repository: str,
+        rest: Rest | None,
+        marks: Sequence[Mark],
+    ) -> Passing:
+        """The passage that soon brings the bytes from ``start`` to ``end``, or a new one: behind ``rest``, else from the blob's first byte on.
+
+        It hashes to what ``marks`` say, or is wrong.
+        """
+        transfer.passings = [
+            one for one in transfer.passings if not one.has_ended or one.comes_to(start, end)
+        ]
+        found = next(
+            (
+                one
+                for one in transfer.passings
+                if one.will_bring(start) and one.comes_to(start, end) and one.may_equal(marks)
+            ),
+            None,
+        )
         if found is None:
-            found = Passing(transfer.descriptor, transfer.progress)
+            lowest = min([start, *(mark.offset for mark in marks)])
+            behind = rest if rest is not None and rest.offset <= lowest else None
+            found = Passing(transfer.descriptor, transfer.progress, behind)
             transfer.passings.append(found)
             passing = found
             self._start(lambda: passing.run(self._fetching(transfer, repository)))
+        found.must_equal(marks)
         return found
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:

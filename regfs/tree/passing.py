@@ -6,19 +6,25 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from regfs.errors import ConnectionFailed, DeadlineExceeded, DigestMismatch
 from regfs.manifest import Descriptor
-from regfs.ports import Fetch
+from regfs.ports import Fetch, Mark, Rest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 WINDOW: Final = 8 * 1024 * 1024
 """Bytes that are kept for readers that are slower than others."""
 
 _AHEAD: Final = 2 * 1024 * 1024
 _BATCH: Final = 1024 * 1024
+SURE: Final = WINDOW - 2 * _BATCH
+"""Bytes that are kept for who waits for them, or for the verdict on them."""
+
 _LAGGARD: Final = 5.0
 """Seconds that a reader may rest before it no longer holds up the others."""
 _IDLE: Final = 5.0
@@ -28,12 +34,11 @@ _FRUITLESS: Final = 3
 
 @dataclass
 class _Wish:
-    """What a reader wants: the bytes from ``start`` to ``end``, said at the moment ``said``; ``waits`` until they are there."""
+    """What a reader wants, or had last: the bytes from ``start`` to ``end``, said at the moment ``said``."""
 
     start: int
     end: int
     said: float
-    waits: bool = True
 
 
 class Passing:
@@ -42,13 +47,20 @@ class Passing:
     `run` does it, for as long as there are readers. State changes on the loop alone, never across an await.
     """
 
-    def __init__(self, descriptor: Descriptor, progress: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: Descriptor, progress: Callable[[], None], behind: Rest | None = None
+    ) -> None:
         self._descriptor = descriptor
         self._progress = progress
-        self._hash = hashlib.new(descriptor.digest.algorithm)
-        self._chunks: deque[bytes] = deque()
-        self._low = self._high = 0
-        self._wishes: dict[object, _Wish] = {}
+        self._hash = behind.hashed.copy() if behind else hashlib.new(descriptor.digest.algorithm)
+        self._first = deque(behind.chunks if behind else ())
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._low = self._high = self._hashed_to = behind.offset if behind else 0
+        self._marks: dict[int, str] = {}
+        self._waiting: dict[object, _Wish] = {}
+        """One for each read that waits: a reader may have several at once."""
+        self._resting: dict[object, _Wish] = {}
+        """By reader: what he had last."""
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
         self.is_whole = descriptor.size == 0
@@ -61,34 +73,63 @@ class Passing:
             return False
         return self._low <= offset <= self._high + _AHEAD
 
+    # ── what it must equal ──
+
+    def mark(self) -> Mark:
+        """What it hashes to so far."""
+        return Mark(self._high, self._hash.hexdigest())
+
+    def may_equal(self, marks: Sequence[Mark]) -> bool:
+        """Whether it hashes to that at these places, or will be seen not to."""
+        return all(
+            self._marks.get(mark.offset) == mark.hex
+            or (not self.has_ended and mark.offset > self._hashed_to and mark.offset not in self._marks)
+            for mark in marks
+        )
+
+    def must_equal(self, marks: Sequence[Mark]) -> None:
+        """From now on it is wrong unless it hashes to that at these places: what somebody was given of an earlier one."""
+        self._marks.update((mark.offset, mark.hex) for mark in marks)
+
     # ── reading ──
+
+    def comes_to(self, start: int, end: int) -> bool:
+        """Whether the bytes from ``start`` to ``end`` are at hand, or still to come, however far that is."""
+        return self._low <= start and (not self.has_ended or end <= self._high)
 
     async def read(self, reader: object, start: int, end: int, *, verdict: bool) -> bytes | None:
         """The bytes, once they have come; None where they have gone. ``verdict``: only with the word that all are right.
 
         Raises what ended the passage, and DigestMismatch.
         """
-        wish = self._wishes[reader] = _Wish(start, end, trio.current_time())
+        read = object()
+        self._resting.setdefault(reader, _Wish(start, start, trio.current_time()))
+        self._waiting[read] = _Wish(start, self._descriptor.size if verdict else end, trio.current_time())
         self._wake()
-        while start >= self._low:
-            if isinstance(self.error, DigestMismatch):
-                break
-            if self._high >= end and (not verdict or self.is_whole):
-                wish.start, wish.waits, wish.said = end, False, trio.current_time()
-                return self._cut(start, end)
-            if self.has_ended:
-                break
-            await self._changed.wait()
-        wish.waits = False
+        try:
+            while start >= self._low and not isinstance(self.error, DigestMismatch):
+                if self._high >= end and (not verdict or self.is_whole):
+                    if reader in self._resting:
+                        self._resting[reader] = _Wish(end, end, trio.current_time())
+                    return self._cut(start, end)
+                if self.has_ended:
+                    break
+                await self._changed.wait()
+        finally:
+            del self._waiting[read]
+            self._end_if_unused()
         if self.error is not None:
             raise self.error.with_traceback(None)
         return None
 
     def leave(self, reader: object) -> None:
         """That reader wants no more; with the last one the passage ends."""
-        self._wishes.pop(reader, None)
+        self._resting.pop(reader, None)
         self._wake()
-        if not self._wishes:
+        self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if not self._resting and not self._waiting:
             self._scope.cancel()
 
     def _cut(self, start: int, end: int) -> bytes:
@@ -99,7 +140,7 @@ class Passing:
             if at + len(chunk) > start:
                 parts.append(chunk[max(0, start - at) : end - at])
             at += len(chunk)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -119,6 +160,9 @@ class Passing:
             self._wake()
 
     async def _pass(self, fetch: Fetch) -> None:
+        while self._first:
+            await self._room()
+            await self._take([self._first.popleft()])
         fruitless = 0
         while self._high < self._descriptor.size:
             before = self._high
@@ -153,7 +197,7 @@ class Passing:
             finally:  # also what came before it was broken off
                 await self._take(batch)
 
-    async def _take(self, batch: Sequence[bytes]) -> None:
+    async def _take(self, batch: Sequence[bytes | memoryview]) -> None:
         size = sum(map(len, batch))
         if not size:
             return
@@ -162,15 +206,20 @@ class Passing:
                 f"{self._descriptor.digest} is longer than the {self._descriptor.size} bytes that its descriptor says"
             )
 
-        def hash_all() -> None:
-            for chunk in batch:
-                self._hash.update(chunk)
-
+        hashed, begin = self._hash.copy(), self._high
+        self._hashed_to = begin + size
+        places = sorted(offset for offset in self._marks if begin < offset <= begin + size)
         if size < 64 * 1024:
-            hash_all()
+            found = _hash_all(hashed, begin, batch, places)
         else:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(hash_all)
+                found = await trio.to_thread.run_sync(_hash_all, hashed, begin, batch, places)
+        for mark in found:
+            if self._marks[mark.offset] != mark.hex:
+                raise DigestMismatch(
+                    f"the first {mark.offset} bytes of {self._descriptor.digest} are others than those that came before"
+                )
+        self._hash = hashed
         self._chunks.extend(batch)
         self._high += size
         self._progress()
@@ -179,7 +228,7 @@ class Passing:
 
     @property
     def _someone_waits(self) -> bool:
-        return any(wish.waits for wish in self._wishes.values())
+        return bool(self._waiting)
 
     def _shrink(self) -> None:
         """Drop what is over the window, and what no reader that has not rested for long still wants."""
@@ -190,14 +239,30 @@ class Passing:
         """Wait until somebody wants more, and nobody who is slow would lose what he still wants."""
         while True:
             now = trio.current_time()
-            wanted = max((wish.end for wish in self._wishes.values()), default=0)
-            slowest = min(
-                (wish.start for wish in self._wishes.values() if now - wish.said < _LAGGARD or wish.waits),
-                default=self._high,
-            )
+            waiting, resting = self._waiting.values(), self._resting.values()
+            wanted = max((wish.end for wish in (*waiting, *resting)), default=0)
+            near = (wish.start for wish in resting if now - wish.said < _LAGGARD)
+            slowest = min((*near, *(wish.start for wish in waiting)), default=self._high)
             is_near = self._high < wanted + _AHEAD
-            if is_near and self._high - max(slowest, self._low) < WINDOW - 2 * _BATCH:
+            if is_near and self._high - max(slowest, self._low) < SURE:
                 return
             patience = _LAGGARD if is_near else float("inf")
             with trio.move_on_after(patience):
                 await self._changed.wait()
+
+
+def _hash_all(
+    hashed: _Hash, at: int, batch: Sequence[bytes | memoryview], places: Sequence[int]
+) -> list[Mark]:
+    """Hash what begins at offset ``at``; what all hashes to at each of ``places``, which are in order."""
+    marks, ahead = [], deque(places)
+    for chunk in batch:
+        view = memoryview(chunk)
+        while ahead and ahead[0] <= at + len(view):
+            part = ahead[0] - at
+            hashed.update(view[:part])
+            view, at = view[part:], ahead.popleft()
+            marks.append(Mark(at, hashed.hexdigest()))
+        hashed.update(view)
+        at += len(view)
+    return marks

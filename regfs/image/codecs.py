@@ -6,9 +6,10 @@ Formats: RFC 1952 (gzip), RFC 8878 (zstd). What a layer is, its first bytes say;
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
+
+import msgspec
 
 from regfs.errors import Unsupported
 from regfs.image.archive_limits import ArchiveLimits
@@ -56,8 +57,7 @@ def _is_zstd(head: bytes) -> bool:
     return head[:4] == _ZSTD_MAGIC or (head[1:4] == _ZSTD_SKIPPABLE and head[0] >> 4 == 5)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """Where decoding can start: ``out`` bytes into the archive, ``at`` bytes into the layer as stored.
 
     The first ``bits`` bits are in the byte before ``at``. ``window``: the bytes before ``out`` that the next block may refer

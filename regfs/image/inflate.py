@@ -13,8 +13,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import zlib
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 WINDOW: Final = 32 * 1024
 """How far back deflate refers, in bytes: what has to be known to start in the middle."""
@@ -59,8 +60,7 @@ class _ZngStream(ctypes.Structure):
     _fields_ = (*_HEAD, ("adler", ctypes.c_uint32), ("reserved", ctypes.c_ulong))
 
 
-@dataclass(frozen=True)
-class _Library:
+class _Library(msgspec.Struct, frozen=True):
     name: str
     stream: type[ctypes.Structure]
     version: bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import trio
@@ -13,16 +13,18 @@ from regfs.digest import Digest
 from regfs.errors import DeadlineExceeded, DigestMismatch
 from regfs.image import indexfile, windows
 from regfs.image.archive_limits import ArchiveLimits
-from regfs.image.bounds import still_holds
+from regfs.image.bounds import as_text, still_holds
 from regfs.image.indexfile import LayerIndex, Unreadable
 from regfs.image.layerbytes import LayerBytes
 from regfs.image.limits import Limits
-from regfs.image.members import Member, MemberKind
-from regfs.image.onepass import Found, OnePass, as_text
+from regfs.image.members import Member, MemberKind, stretches
 from regfs.image.table import MemberTable
 from regfs.image.unpack import Budget, Unpacker
 from regfs.manifest import Descriptor
 from regfs.ports import Blobs
+
+if TYPE_CHECKING:
+    from regfs.image.onepass import Found, OnePass
 
 T = TypeVar("T")
 
@@ -150,7 +152,7 @@ class IndexedLayer:
         if start >= end:
             return b""
         parts = []
-        for begin, stop, place in _stretches(member, start, end):
+        for begin, stop, place in stretches(member, start, end):
             parts.append(
                 bytes(stop - begin) if place is None else await self._at(place, stop - begin, arrival)
             )
@@ -290,6 +292,9 @@ class IndexedLayer:
 
     async def _index_anew(self, arrival: PassArrival) -> LayerIndex:
         layers = self._layers
+        await self._in_thread(_import_pass)
+        from regfs.image.onepass import OnePass
+
         async with layers.passes, self._bytes.whole() as reader:
             arrival.work = OnePass(
                 layers.blobs,
@@ -371,25 +376,9 @@ class PassArrival:
         self.work, self.index, self.error = None, index, error
 
 
+def _import_pass() -> None:
+    """In a thread: it takes some milliseconds, for which nobody waits whose index was kept."""
+    import regfs.image.onepass  # noqa: F401 - the import is what is wanted
+
+
 _NONE: Final = MemberTable()
-
-
-def _stretches(member: Member, start: int, end: int) -> list[tuple[int, int, int | None]]:
-    """A range of a file in parts: from, to, and where in the archive that is; None: nowhere, it is a hole."""
-    if member.sparse is None:
-        return [(start, end, member.offset + start)]
-    found: list[tuple[int, int, int | None]] = []
-    place = member.offset
-    for offset, length in member.sparse:
-        begin, stop = max(start, offset), min(end, offset + length)
-        if begin < stop:
-            if start < begin:
-                found.append((start, begin, None))
-            found.append((begin, stop, place + begin - offset))
-            start = stop
-        place += length
-        if start >= end:
-            break
-    if start < end:
-        found.append((start, end, None))
-    return found

@@ -105,6 +105,27 @@ class Arrival(Protocol):
         ...
 
 
+def stretches(member: Member, start: int, end: int) -> list[tuple[int, int, int | None]]:
+    """A range of a file in parts: from, to, and where in the archive that is; None: nowhere, it is a hole."""
+    if member.sparse is None:
+        return [(start, end, member.offset + start)]
+    found: list[tuple[int, int, int | None]] = []
+    place = member.offset
+    for offset, length in member.sparse:
+        begin, stop = max(start, offset), min(end, offset + length)
+        if begin < stop:
+            if start < begin:
+                found.append((start, begin, None))
+            found.append((begin, stop, place + begin - offset))
+            start = stop
+        place += length
+        if start >= end:
+            break
+    if start < end:
+        found.append((start, end, None))
+    return found
+
+
 class Layer(Protocol):
     """One layer of an image, indexed by the one pass that first reads it, or from an index that was kept.
 

@@ -16,6 +16,7 @@ from regfs.digest import Verifier
 from regfs.errors import BadReply, DigestMismatch
 from regfs.image import pieces
 from regfs.image.archive_limits import ArchiveLimits
+from regfs.image.bounds import as_text
 from regfs.image.checked import ChunkHasher
 from regfs.image.codecs import MAGIC, Codec, Decoder, OverLimit, codec_of, decoder_of
 from regfs.image.indexfile import LayerIndex
@@ -256,11 +257,6 @@ class OnePass:
             with trio.CancelScope(shield=True):
                 for number in self.found.pieces:
                     await pieces.keep(self._blobs, self._descriptor.digest, number, b"")
-
-
-def as_text(limits: Limits, archive_limits: ArchiveLimits) -> str:
-    """What a pass was bound by."""
-    return f"{limits} {archive_limits}"
 
 
 def _give(walk: TarWalk, batch: Batch | str) -> None:

@@ -9,9 +9,8 @@ from dataclasses import fields, replace
 import pytest
 
 from regfs.image.archive_limits import ArchiveLimits
-from regfs.image.bounds import still_holds
+from regfs.image.bounds import as_text, still_holds
 from regfs.image.limits import Limits
-from regfs.image.onepass import as_text
 from tests.image.hands import MIB, MemoryBlobs, gzipped, layer, run
 from tests.image.test_hostile import END, good, header, pax, record
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Final
 
 import msgspec
@@ -271,30 +272,35 @@ class LayerTree:
 
 def _in_columns(root: Branch) -> tuple[_Columns, bytes]:
     branches = [root]
-    starts = [0]
-    codes: list[int] = []
-    names: list[bytes] = []
+    starts = array("q", [0])
+    codes = array("q")
+    bounds = array("q", [0])
+    text = bytearray()
     removed: dict[int, frozenset[bytes]] = {}
     for number, branch in enumerate(branches):  # which grows meanwhile
-        for name, child in sorted(branch.children.items()):
-            names.append(name)
+        children, branch.children = branch.children, {}
+        names = sorted(children)
+        for name in names:
+            child = children[name]
             if isinstance(child, int):
                 codes.append(child)
             else:
                 codes.append(~len(branches))
                 branches.append(child)
-        branch.children = {}
+        del children  # before the next: names are most of what there is
+        bounds.extend(islice(accumulate(map(len, names), initial=len(text)), 1, None))
+        text += b"".join(names)
         starts.append(len(codes))
         if branch.removed:
             removed[number] = frozenset(branch.removed)
     columns = _Columns(
         len(branches),
         len(codes),
-        narrowed([branch.member for branch in branches]),
+        narrowed(array("q", [branch.member for branch in branches])),
         memoryview(bytes(_MADE * branch.is_made | _OPAQUE * branch.opaque for branch in branches)),
         narrowed(starts),
         narrowed(codes),
-        narrowed(list(accumulate(map(len, names), initial=0))),
+        narrowed(bounds),
         removed,
     )
-    return columns, b"".join(names)
+    return columns, bytes(text)

@@ -227,6 +227,7 @@ _SENTENCES: Final[Mapping[type[BaseException], Callable[[errors.RegfsError], str
     errors.IsADirectory: _always("Name a file in it, such as `cat TAG/manifest.json`."),
     errors.NotADirectory: _always("Read it as the file that it is: `cat FILE`."),
     errors.ModeForbids: _always("Its mode says what can be done with it: `ls -ld FILE`."),
+    errors.Replaced: _always("Open the file by its name once more: that stands for new bytes now."),
     errors.NoSuchAttribute: _always("List the attributes that there are with `getfattr -d FILE`."),
     errors.AttributeUnsupported: _always(
         "Only attributes whose name starts with `user.` are here: `getfattr -d FILE`."

@@ -37,6 +37,7 @@ RegfsError
 │   ├── IsADirectory
 │   ├── NotADirectory
 │   ├── ModeForbids             a use that its permission bits do not allow
+│   ├── Replaced                a file whose name stands for another one by now
 │   ├── NoSuchAttribute         an extended attribute in `user.` that is not there
 │   └── AttributeUnsupported    an extended attribute outside `user.`
 ├── CredentialError             a credential source failed (having none is no failure)
@@ -219,6 +220,10 @@ class NotADirectory(FileError):
 
 class ModeForbids(FileError):
     """A use that the permission bits do not allow: running a file, listing a folder of mode 0111."""
+
+
+class Replaced(FileError):
+    """A file whose name stands for another one by now: whoever looks it up again, as the kernel does, gets that."""
 
 
 class NoSuchAttribute(FileError):

@@ -109,10 +109,14 @@ class DiskStore:
 
         Whoever gets a `Writer` from `Reading.claim` must fetch. None where it has no place: then read without the cache.
         """
-        while (found := self._downloads.get((digest, size))) is None or found.is_closing:
-            if found is not None:
+        while (found := self._downloads.get((digest, size))) is None or not found.is_open:
+            if found is not None and found.is_closing:
                 await found.closed.wait()
                 continue
+            if found is not None:  # it proved wrong, and some still have it: whoever comes now begins anew
+                del self._downloads[digest, size]
+                with trio.CancelScope(shield=True):
+                    await in_thread(found.drop)
             opened = await in_thread(self._or, None, self._open_partial, digest, size)
             if opened is None:
                 return None
@@ -145,7 +149,8 @@ class DiskStore:
         digest, key = opened.digest, (opened.digest, opened.size)
 
         def forget(progress: Progress | None) -> None:
-            del self._downloads[key]
+            if self._downloads.get(key) is download:
+                del self._downloads[key]
             if progress is not None:
                 self._progress[digest] = progress
                 while len(self._progress) > _REMEMBER:

@@ -60,6 +60,16 @@ class Download:
         """Its size in bytes, as its descriptor says."""
         return self.partial.size
 
+    @property
+    def is_open(self) -> bool:
+        """Whether one can join those who read it."""
+        return self.failure is None and not self.is_closing
+
+    def drop(self) -> None:
+        """Leave nothing of it where others look for it. Blocks."""
+        if isinstance(self.partial, Partial):
+            self.partial.drop()
+
     def join(self) -> Reading:
         """One more reader."""
         self._readers += 1

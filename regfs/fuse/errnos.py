@@ -28,6 +28,7 @@ ERRNOS: Final[Mapping[type[RegfsError], int]] = {
     errors.IsADirectory: errno.EISDIR,
     errors.NotADirectory: errno.ENOTDIR,
     errors.ModeForbids: errno.EACCES,
+    errors.Replaced: errno.ESTALE,
     errors.NoSuchAttribute: errno.ENODATA,
     errors.AttributeUnsupported: errno.ENOTSUP,
     errors.CredentialError: errno.EACCES,

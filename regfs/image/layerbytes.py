@@ -11,9 +11,10 @@ from typing import Final
 
 import trio
 
+from regfs.errors import DigestMismatch
 from regfs.image.checked import read_checked
 from regfs.manifest import Descriptor
-from regfs.ports import Blobs, ContentReader
+from regfs.ports import Blobs, Condemns, ContentReader
 
 IDLE: Final = 5.0
 """Seconds without a read after which the layer is let go."""
@@ -56,7 +57,12 @@ class LayerBytes:
         async with self._held() as opened:
             end = min(end, self._descriptor.size)
             what = f"layer {self._descriptor.digest}"
-            first, data = await read_checked(opened.reader, self.hashes, start, end, what, self._limiter)
+            try:
+                first, data = await read_checked(opened.reader, self.hashes, start, end, what, self._limiter)
+            except DigestMismatch as error:
+                if self.hashes and isinstance(opened.reader, Condemns):
+                    opened.reader.condemn(error)  # else the next one would be given the same
+                raise
         opened.read += len(data)
         if not opened.reader.verified and opened.read + _MARGIN > self._descriptor.size:
             # Whoever has read all of a blob waits with the last of it for the verdict on the whole; here none is needed.

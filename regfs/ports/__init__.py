@@ -43,6 +43,7 @@ from regfs.ports.clock import (
 )
 from regfs.ports.image import (
     Blobs,
+    Condemns,
     ContentReader,
     EntryKind,
     EntryRow,
@@ -88,6 +89,7 @@ __all__ = [
     "BringsCredentials",
     "Claim",
     "Clock",
+    "Condemns",
     "ContentReader",
     "ContentStore",
     "ContentWriter",

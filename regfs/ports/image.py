@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from regfs.digest import Digest
+from regfs.errors import DigestMismatch
 from regfs.manifest import Descriptor, Manifest
 
 
@@ -33,6 +34,15 @@ class ContentReader(Protocol):
 
     async def aclose(self) -> None:
         """Read no more."""
+        ...
+
+
+@runtime_checkable
+class Condemns(Protocol):
+    """A reader of bytes that may prove wrong by what somebody else knows of them."""
+
+    def condemn(self, error: DigestMismatch) -> None:
+        """They did: nothing that was not verified stays, and who opens it anew gets others."""
         ...
 
 

@@ -112,6 +112,11 @@ class BlobReader:
                 self._arriving.condemn(error)
             raise
 
+    def condemn(self, error: DigestMismatch) -> None:
+        """See `Condemns.condemn`."""
+        if self._arriving is not None:
+            self._arriving.condemn(error)
+
     async def aclose(self) -> None:
         """See `ContentReader.aclose`."""
         if not self._is_open:

@@ -20,6 +20,7 @@ from regfs.errors import (
     NotFound,
     ReadOnly,
     RegfsError,
+    Replaced,
     WriteRefused,
 )
 from regfs.ports import Blobs, BlobStore, Clock, ContentStore, Images, Source
@@ -305,8 +306,10 @@ class FileSystem:
         return OpenFile(self._handle(Bytes(content)), direct_io=not steady, keep_cache=steady)
 
     async def _open_streamed(self, node: StreamedFile) -> OpenFile:
+        if node.is_poisoned:
+            # The kernel kept the name; told this, it asks for it once more, and opens what that gives.
+            raise Replaced(f"{node.path()} stands for another file by now")
         with self._operation(node):
-            node.check()
             opened = Streamed(node, await node.reader())
         # The kernel has few reads of the cached kind, and one may wait for a registry as long as it is not all here.
         return OpenFile(self._handle(opened), direct_io=not opened.is_verified, keep_cache=opened.keeps_pages)

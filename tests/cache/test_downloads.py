@@ -124,6 +124,23 @@ def test_a_wrong_content_fails_all_who_read_it_and_nothing_of_it_stays(
     run(test)
 
 
+def test_who_still_has_a_wrong_content_open_keeps_nobody_from_getting_the_right_one(tmp_path: Path) -> None:
+    async def test() -> None:
+        store, data = DiskStore(tmp_path, 50 * MB), content(19, MB)
+        reading = await opened(store, data)
+        with pytest.raises(DigestMismatch):
+            await fill(claimed(reading), source(b"?" + data[1:]))
+        await fetched(store, data)
+        assert await has(store, data)
+        with pytest.raises(DigestMismatch):
+            await reading.read(0, 1)
+        await reading.aclose()
+        assert await has(store, data)
+        assert files(tmp_path, "partial") == []
+
+    run(test)
+
+
 def test_a_descriptor_that_promises_more_than_there_is_fails_though_the_hash_is_right(tmp_path: Path) -> None:
     async def test() -> None:
         store, data = DiskStore(tmp_path, 50 * MB), content(17, 1000)

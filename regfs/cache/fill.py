@@ -8,7 +8,7 @@ from regfs.errors import ConnectionFailed, DeadlineExceeded
 from regfs.ports import Fetch
 
 if TYPE_CHECKING:
-    from regfs.cache.download import Writer
+    from regfs.cache.writer import Writer
 
 _FRUITLESS: Final = 3
 """How often in a row a transfer may be broken off without having brought anything."""

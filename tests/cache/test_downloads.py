@@ -14,12 +14,13 @@ import trio
 
 from regfs.cache.care import prune
 from regfs.cache.disk import DiskStore
-from regfs.cache.download import Reading, Writer
+from regfs.cache.download import Reading
 from regfs.cache.fill import fill
 from regfs.cache.folder import Folder
 from regfs.cache.partial import Partial
 from regfs.cache.record import Received
 from regfs.cache.room import Room
+from regfs.cache.writer import Writer
 from regfs.digest import Digest
 from regfs.errors import ConnectionFailed, DigestMismatch, ServerFailed
 from tests.cache.hands import MB, content, faults, fetched, files, has, run, source, taken, whole

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from regfs.cache import disk, download, entry, threads
+from regfs.cache import disk, download, entry, followed, threads, writer
 from regfs.cache.disk import DiskStore
 from tests.tree.blob_source import KB, BlobSource, content
 from tests.tree.test_blobs import blobs_of, read_all, run
@@ -46,7 +46,7 @@ async def _until_all_stands() -> None:
 
 
 def hold(monkeypatch: pytest.MonkeyPatch, held: Held) -> None:
-    for module in (disk, download, entry):
+    for module in (disk, download, entry, followed, writer):
         monkeypatch.setattr(module, "in_thread", held)
 
 

@@ -206,6 +206,11 @@ class Reading:
         """Whether all of it was verified by its digest."""
         return self._download.is_whole
 
+    @property
+    def descriptor(self) -> None:
+        """See `regfs.ports.OpenContent.descriptor`: what it arrives in is no finished file."""
+        return
+
     async def await_verdict(self) -> None:
         """See `ArrivingContent.await_verdict`."""
         await self._download.await_verdict()

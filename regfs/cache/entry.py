@@ -38,6 +38,11 @@ class Entry:
         self._state = (found.st_size, found.st_mtime_ns)
         self.size = found.st_size - offset
 
+    @property
+    def descriptor(self) -> int | None:
+        """See `regfs.ports.OpenContent.descriptor`."""
+        return None if self._offset or self._descriptor < 0 else self._descriptor
+
     async def read(self, start: int, length: int) -> bytes | None:
         """``length`` bytes from offset ``start``, fewer only at the end; None once it was found damaged."""
         length = max(0, min(length, self.size - start))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pyfuse3 import FUSEError
 
 from regfs.fuse import wire
+from regfs.fuse.backing import Backings, Changed
 from regfs.fuse.loop import Answer, Reply
 from regfs.fuse.operations import FILE_TYPE, RegfsOperations, file_mode, preferred_read
 from regfs.fuse.wire import Attr, Header, Opcode
@@ -25,11 +26,15 @@ _NANO: Final = 1_000_000_000
 
 
 class DirectAnswers:
-    """`regfs.fuse.loop.Answers` over the same filesystem as ``operations``, which answer what is not answered here."""
+    """`regfs.fuse.loop.Answers` over the same filesystem as ``operations``, which answer what is not answered here.
+
+    ``backings``: set where the kernel may read files by itself.
+    """
 
     def __init__(self, filesystem: FileSystem, operations: RegfsOperations) -> None:
         self._filesystem = filesystem
         self._operations = operations
+        self.backings: Backings | None = None
         self._curious = Curious()
         self._opened = 0, True
         self._room = _ROOM
@@ -92,14 +97,30 @@ class DirectAnswers:
         flags = wire.word(body)
         writing = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         opened = await self._filesystem.open(head.node, writing)
+        if opened.descriptor is not None and self.backings is not None:
+            backing = await self._backing(self.backings, head.node, opened.handle, opened.descriptor)
+            if backing:
+                return wire.opened(opened.handle, wire.PASSTHROUGH, backing)
         uncached = opened.direct_io or not (self._operations.wait_in_page_cache or opened.keep_cache)
         return wire.opened(opened.handle, uncached * wire.DIRECT_IO + opened.keep_cache * wire.KEEP_CACHE)
+
+    async def _backing(self, backings: Backings, node: int, handle: int, descriptor: int) -> int:
+        try:
+            return backings.opened(node, handle, descriptor)
+        except Changed:
+            # The kernel looks the name up once more, and finds an inode that nobody has open.
+            self._filesystem.give_way(node)
+            await self._filesystem.release(handle)
+            raise FUSEError(errno.ESTALE) from None
 
     async def read(self, head: Header, body: bytes) -> Reply:
         return await self._filesystem.read(*wire.reading(body))
 
     async def release(self, head: Header, body: bytes) -> Reply:
-        await self._filesystem.release(wire.handle(body))
+        handle = wire.handle(body)
+        if self.backings is not None:
+            self.backings.closed(handle)
+        await self._filesystem.release(handle)
         return b""
 
     # ── folders ──

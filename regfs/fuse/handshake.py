@@ -32,7 +32,8 @@ _PARALLEL_DIROPS: Final = 1 << 18
 _CACHE_SYMLINKS: Final = 1 << 23  # sound here: the target of a link's inode never changes
 _EXTENDED: Final = 1 << 30  # there are flags above the 32nd
 _SHARED_MAPS: Final = 1 << 36  # since Linux 6.6: sound here, where nobody writes
-_WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS | _SHARED_MAPS
+_PASSTHROUGH: Final = 1 << 37  # since Linux 6.9
+_WANTED: Final = _PARALLEL_DIROPS | _CACHE_SYMLINKS | _SHARED_MAPS | _PASSTHROUGH
 
 _REQUEST: Final = struct.Struct(
     "=II32xIIII"
@@ -42,6 +43,7 @@ _REPLY: Final = struct.Struct(
 )  # len, error, unique, major, minor, max_readahead, flags, background, congestion
 _MORE_OFFERED: Final = 56  # offsets of the flags above the 32nd, in the request and in the reply
 _MORE_WANTED: Final = 48
+_STACK_DEPTH: Final = 1  # files that the kernel reads by itself lie on a filesystem that stands on no other
 _WORD: Final = struct.Struct("=I")
 _BUFFER: Final = 1 << 20
 _PATIENCE: Final = 2.0
@@ -58,6 +60,7 @@ class Handshake:
     parallel_lookups: bool = False
     cached_links: bool = False
     shared_maps: bool = False
+    passthrough: bool = False
     max_background: int = 0
     minor: int = 0
 
@@ -121,10 +124,12 @@ def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
     flags |= _WANTED & offered & 0xFFFFFFFF
     more = (_WANTED & offered) >> 32
     place = _MORE_WANTED - _REPLY.size
-    if more and len(rest) >= place + _WORD.size:
+    if more and len(rest) >= place + 2 * _WORD.size:
         more |= _WORD.unpack_from(rest, place)[0] if flags & _EXTENDED else 0
         flags |= _EXTENDED
         _WORD.pack_into(rest, place, more)
+        if more << 32 & _PASSTHROUGH:
+            _WORD.pack_into(rest, place + _WORD.size, _STACK_DEPTH)
     else:
         more = 0
     head = _REPLY.pack(length, failure, unique, major, minor, read_ahead, flags, MAX_BACKGROUND, _CONGESTION)
@@ -132,6 +137,7 @@ def ask_for_more(reply: bytes, offered: int) -> tuple[bytes, Handshake]:
         bool(flags & _PARALLEL_DIROPS),
         bool(flags & _CACHE_SYMLINKS),
         bool(more << 32 & _SHARED_MAPS),
+        bool(more << 32 & _PASSTHROUGH),
         MAX_BACKGROUND,
     )
     return head + bytes(rest), got

@@ -19,8 +19,10 @@ import trio
 
 from regfs.errors import MountError
 from regfs.fuse import wire
+from regfs.fuse.backing import Backings
+from regfs.fuse.direct import DirectAnswers
 from regfs.fuse.handshake import Handshake, HandshakeFailed, shake_hands
-from regfs.fuse.loop import Answers, Loop
+from regfs.fuse.loop import Loop
 from regfs.fuse.mount_table import mount_at
 from regfs.fuse.operations import RegfsOperations
 
@@ -68,7 +70,7 @@ class Session:
         operations: RegfsOperations,
         mountpoint: Path,
         options: set[str],
-        answers: Answers | None = None,
+        answers: DirectAnswers | None = None,
     ) -> None:
         self._operations = operations
         self._answers = answers
@@ -96,18 +98,21 @@ class Session:
         with _careful_waits(session_descriptor()):
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
 
-    async def _serve_directly(self, answers: Answers, descriptor: int) -> None:
+    async def _serve_directly(self, answers: DirectAnswers, descriptor: int) -> None:
         """Answer what is frequent ourselves; libfuse reads a socket meanwhile, where it finds the rest."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         device = os.dup(descriptor)
         with ours, theirs:
             os.dup2(theirs.fileno(), descriptor, inheritable=False)
+            answers.backings = Backings(device) if self.handshake.passthrough else None
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(pyfuse3.main)
                     await Loop(device, ours, answers).run()
                     nursery.cancel_scope.cancel()
             finally:
+                if answers.backings is not None:
+                    answers.backings.close()
                 os.dup2(device, descriptor, inheritable=False)
                 os.close(device)
 

@@ -46,6 +46,8 @@ KEEP_CACHE: Final = 1 << 1
 """``FOPEN_KEEP_CACHE``: what the kernel kept of an earlier open is still right."""
 CACHE_DIR: Final = 1 << 3
 """``FOPEN_CACHE_DIR``: the kernel may keep what a folder lists."""
+PASSTHROUGH: Final = 1 << 7
+"""``FOPEN_PASSTHROUGH``: the kernel reads a file of its own in place of asking us."""
 
 
 class Header(NamedTuple):
@@ -167,9 +169,9 @@ def attributes(valid_ns: int, attr: Attr) -> bytes:
     return _ATTR_OUT.pack(valid, rest, *attr)
 
 
-def opened(handle: int, flags: int) -> bytes:
-    """The reply to an OPEN or OPENDIR (``fuse_open_out``)."""
-    return _OPEN_OUT.pack(handle, flags, 0)
+def opened(handle: int, flags: int, backing: int = 0) -> bytes:
+    """The reply to an OPEN or OPENDIR (``fuse_open_out``). ``backing``: of `PASSTHROUGH`, the kernel's number for the file."""
+    return _OPEN_OUT.pack(handle, flags, backing)
 
 
 def size_of(value: bytes) -> bytes:

@@ -73,6 +73,11 @@ class OpenContent(Protocol):
         """Whether all of it was verified by its digest."""
         ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of a file that holds this content from its first byte to its last, while it is open; None: there is no such file."""
+        ...
+
     async def read(self, start: int, length: int) -> bytes | None:
         """``length`` bytes from offset ``start``, fewer only at the end.
 

@@ -62,11 +62,20 @@ class PlainEntry:
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """An open file. ``direct_io``: reads reach the filesystem as they are; ``keep_cache``: the pages of an earlier open are still right."""
+    """An open file. ``direct_io``: reads reach the filesystem as they are; ``keep_cache``: the pages of an earlier open are still right.
+
+    ``descriptor``: of a file that holds its bytes and nothing else, open as long as this is; `NOT_YET` where another open of it
+    may have one; None where none will.
+    """
 
     handle: int
     direct_io: bool
     keep_cache: bool
+    descriptor: int | None = None
+
+
+NOT_YET = -1
+"""In the place of a descriptor: see `OpenFile`."""
 
 
 @dataclass(frozen=True, slots=True)

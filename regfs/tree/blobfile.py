@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from regfs.manifest import Descriptor
 from regfs.ports import ContentReader
+from regfs.tree.attributes import NOT_YET
+from regfs.tree.blobreader import BlobReader
 from regfs.tree.manifestfiles import describe
 from regfs.tree.nodes import Node
 from regfs.tree.streamed import StreamedFile
@@ -32,6 +34,10 @@ class BlobFile(StreamedFile):
 
     async def reader(self) -> ContentReader:
         return await self.folder.registry.blobs.open(self.folder.repository, self.descriptor)
+
+    def descriptor_of(self, reader: ContentReader) -> int | None:
+        """See `StreamedFile.descriptor_of`."""
+        return reader.descriptor if isinstance(reader, BlobReader) else NOT_YET
 
     def attribute_names(self) -> list[str]:
         return ["oci.digest", "oci.mediatype", "oci.size", VERIFIED, "regfs.reference"]

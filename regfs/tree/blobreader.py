@@ -11,6 +11,7 @@ import trio
 from regfs.errors import AccessDenied, DigestMismatch, NotFound, RegfsError
 from regfs.manifest import Descriptor
 from regfs.ports import ArrivingContent, OpenContent
+from regfs.tree.attributes import NOT_YET
 from regfs.tree.passenger import FAR, Passenger
 from regfs.tree.passing import SURE
 from regfs.tree.seen import Seen
@@ -80,6 +81,11 @@ class BlobReader:
             or self._stored is not None
             or (self._arriving is not None and self._arriving.verified)
         )
+
+    @property
+    def descriptor(self) -> int:
+        """Of a file that holds the blob and nothing else, as long as this is open; `NOT_YET` where there is none."""
+        return NOT_YET if self._stored is None or self._stored.descriptor is None else self._stored.descriptor
 
     async def find(self) -> None:
         """Open what the store has of it, verified or on its way."""

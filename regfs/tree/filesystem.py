@@ -310,9 +310,18 @@ class FileSystem:
             # The kernel kept the name; told this, it asks for it once more, and opens what that gives.
             raise Replaced(f"{node.path()} stands for another file by now")
         with self._operation(node):
-            opened = Streamed(node, await node.reader())
+            reader = await node.reader()
+            opened = Streamed(node, reader)
         # The kernel has few reads of the cached kind, and one may wait for a registry as long as it is not all here.
-        return OpenFile(self._handle(opened), direct_io=not opened.is_verified, keep_cache=opened.keeps_pages)
+        return OpenFile(
+            self._handle(opened), not opened.is_verified, opened.keeps_pages, node.descriptor_of(reader)
+        )
+
+    def give_way(self, ino: int) -> None:
+        """Let the name of a file stand for another inode from now on."""
+        node = self._inodes[ino]
+        assert isinstance(node, StreamedFile), "nothing else has bytes on the disk"
+        node.poison()
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Bytes of an open file; fewer than ``size`` only at its end, and before a last byte that has to wait."""

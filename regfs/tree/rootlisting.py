@@ -25,6 +25,9 @@ _DEVICES: Final = (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
 _TOGETHER: Final = 256
 """Rows made at a time: as many as one reply to the kernel holds."""
 
+_MANY: Final = 1000
+"""Names in a folder from which on all are told in full: who then asks for each after all would ask too often."""
+
 Describe = Callable[[Node], Attributes]
 """Gives a node's attributes, one by one."""
 
@@ -59,7 +62,13 @@ class RootListing(Sequence[Node]):
                 yield from self._entry(row, place, inodes, describe)
 
     def read_plainly(self, start: int, inodes: Inodes, describe: Describe) -> Iterator[DirEntry | PlainEntry]:
-        """Entries from position ``start`` on: only folders bear attributes, of all else no node is made."""
+        """Entries from position ``start`` on: only folders bear attributes, of all else no node is made.
+
+        A folder of many names is told in full.
+        """
+        if len(self._found) > _MANY:
+            yield from self.read(start, inodes, describe)
+            return
         folder, number = self._folder, self._root.listed_number
         for first in range(start, len(self._found), _TOGETHER):
             for place, row in enumerate(self._found.rows(first, first + _TOGETHER), first + 1):

@@ -31,6 +31,10 @@ class StreamedFile(Node):
         """Open it. Raises what a Source raises."""
         raise NotImplementedError
 
+    def descriptor_of(self, reader: ContentReader) -> int | None:  # noqa: ARG002 - what blobs answer
+        """See `OpenFile.descriptor`: of what one of its readers reads."""
+        return None
+
     @property
     def is_steady(self) -> bool:
         return True

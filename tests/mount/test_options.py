@@ -145,6 +145,14 @@ def test_the_init_reply_asks_for_shared_mappings_where_they_are_offered() -> Non
     assert ask_for_more(older, offered=1 << 36 | 1 << 30)[0][36:] == older[36:]
 
 
+def test_the_init_reply_lets_the_kernel_read_files_itself_where_it_offers_that() -> None:
+    after, got = ask_for_more(reply(0b1), offered=1 << 37 | 1 << 30)
+    assert got.passthrough
+    more, depth = struct.unpack_from("=II", after, 48)
+    assert (more, depth) == (1 << 5, 1)
+    assert not ask_for_more(reply(0b1), offered=1 << 30)[1].passthrough
+
+
 def test_a_refusal_of_init_is_passed_on_as_it_is() -> None:
     before = reply(0, error=-71)
     assert ask_for_more(before, offered=-1 & 0xFFFFFFFF)[0] == before

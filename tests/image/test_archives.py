@@ -252,7 +252,10 @@ def test_a_global_header_changes_no_member_as_in_what_runs_images() -> None:
         info.pax_headers = {"uid": "5"}
         tar.addfile(info)
     members, faults = walked(made.getvalue())[:2]
-    assert [(member.path, member.uid, member.size) for member in members] == [(b"plain", 0, 0), (b"own", 5, 0)]
+    assert [(member.path, member.uid, member.size) for member in members] == [
+        (b"plain", 0, 0),
+        (b"own", 5, 0),
+    ]
     assert list(faults) == []
 
 

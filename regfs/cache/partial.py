@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 _RECORD_EVERY: Final = 4 * 1024 * 1024
+_SMALL: Final = 256 * 1024
+"""Bytes of a content that comes so soon that telling others would cost more than that they fetch it too."""
 _ALONGSIDE: Final = 256 * 1024
 """Bytes from which hashing in one thread while another writes is worth the switch between them."""
 
@@ -81,6 +83,7 @@ class Partial:
         """Had by who writes at the head or a range: else a range could replace what was hashed at the head."""
         self._name = os.urandom(8).hex()
         self._doing = Doing.OPENING
+        self._is_told = size > _SMALL and path.name == digest.file_name
         self._modified = self.state()
         self._is_changed = False
         self._kept = False
@@ -105,7 +108,7 @@ class Partial:
     def tell(self, doing: Doing) -> None:
         """Let other processes know how far it is, and whether it goes on."""
         self._doing = doing
-        if not self._kept and self._path.name == self.digest.file_name:
+        if not self._kept and self._is_told:
             self._log.tell(self._told())
 
     def _told(self) -> Told:
@@ -122,6 +125,10 @@ class Partial:
 
     def recall(self) -> bool:
         """Prove the next piece of what is there by hashing it; False once there is no more. Raises OSError."""
+        if self._doing is not Doing.FILLING:
+            self._doing = Doing.FILLING
+            if self._to_prove:
+                self.tell(Doing.FILLING)
         if not self._to_prove:
             self._begin_log_anew()
             return False
@@ -143,7 +150,11 @@ class Partial:
             self._check_unchanged()
             os.ftruncate(self.descriptor, max([self.head, *(end for _, end in self._spans)]))
             self._modified = self.state()
-            self._log.rewrite(self._told(), [*self._recorded, *self._unchecked])
+            lines = [*self._recorded, *self._unchecked]
+            if lines or self._is_told:
+                self._log.rewrite(self._told(), lines)
+            else:
+                self._log.remove()
         self._lease.end(cost(self._allocated()) + cost(self._log.allocated()))
 
     # ── writing ──

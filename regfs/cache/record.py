@@ -117,10 +117,13 @@ class Log:
 
     def rewrite(self, told: Told, lines: list[Received]) -> None:
         """Put these in place of all lines."""
-        self.remove()
-        self.tell(told)
-        for line in lines:
-            self.add(line)
+        with suppress(OSError):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(descriptor, 0)  # a line that is cut short is no line
+                os.pwrite(descriptor, b"".join([bytes(told), *(str(line).encode() for line in lines)]), 0)
+            finally:
+                os.close(descriptor)
 
     def remove(self) -> None:
         """Forget everything."""

@@ -11,7 +11,6 @@ import trio
 from regfs.cache.fill import fill
 from regfs.cache.followed import Followed, follow
 from regfs.cache.partial import Partial
-from regfs.cache.record import Doing
 from regfs.cache.threads import in_thread
 from regfs.errors import DigestMismatch
 from regfs.ports import Fetch
@@ -144,7 +143,6 @@ class Writer:
         partial = self._download.partial
         assert isinstance(partial, Partial), "what another writes is followed"
         try:
-            await in_thread(partial.tell, Doing.FILLING)
             while await in_thread(partial.recall):
                 self._download.changed()
             self._download.changed()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,3 +123,33 @@ def test_when_the_one_that_fetches_is_killed_the_other_ends_with_what_is_missing
             assert all(start >= stop // 2 for start in begins(registry)[1:])
         assert home.regfs("cache", "verify").returncode == 0
         assert home.regfs("cache", "prune", "--to", "0").returncode == 0
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_when_the_one_that_fetches_stands_still_the_other_goes_on_by_itself(
+    same: bool, registry: FakeRegistry, home: Home
+) -> None:
+    good = IMAGE.layers[0].raw
+    with two(registry, home) as (one, other):
+        if not same:  # what the first one was given is wrong, and what the other one then gets is not
+            registry.corrupt_blob("team/app", IMAGE.layers[0].digest, b"?" + good[1:])
+        gate = registry.stall("blob", after=SIZE // 2)
+        first = hashing(one)
+        processes.wait_until(lambda: gate.waiting > 0, "the first one reads")
+        second = hashing(other)
+        assert other.run(["head", "-c", str(SIZE // 4), LAYER]).returncode == 0
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            registry.corrupt_blob("team/app", IMAGE.layers[0].digest, good)
+            gate.open()
+            out, _ = second.communicate(timeout=60)
+            assert (second.returncode == 0) is same, "what came from both is verified together"
+            assert not same or out.split()[0] == DIGITS
+            assert begins(registry)[0] == 0
+            assert all(start >= SIZE // 4 for start in begins(registry)[1:])
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
+        first.communicate(timeout=60)
+        assert (first.returncode == 0) is same
+        assert said(hashing(one)) == said(hashing(other)) == DIGITS
+    assert home.regfs("cache", "verify").returncode == 0

@@ -11,10 +11,12 @@ import errno
 import logging
 import math
 import os
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import partial
+from pathlib import Path
 from types import coroutine
 from typing import Any, Final, Protocol
 
@@ -43,6 +45,10 @@ _AT_ONCE: Final = 1000
 """Requests that may wait at the same time; more stay with the kernel."""
 
 _BODY: Final = wire.PAYLOAD
+_LONG_WAITS: Final = frozenset({Opcode.LOOKUP, Opcode.OPENDIR, Opcode.READ})
+"""What may wait for a registry for long, and is given up when the asking process is killed."""
+
+_KILLED: Final = 1 << signal.SIGKILL - 1
 _UNANSWERED: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})
 _GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _NOTHING_YET: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOENT})
@@ -85,6 +91,7 @@ class Loop:
         self._patience = _LOOK_FOR if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._is_watched = False
         self._waiting = 0
+        self._waits: dict[int, tuple[trio.CancelScope, int]] = {}
         self._turn = 0.0
         self._spare = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
@@ -112,9 +119,10 @@ class Loop:
                 return
             head = wire.header(self._buffer)
             answer = self._by_opcode.get(head.opcode)
-            if answer is None:
-                if head.opcode != Opcode.INTERRUPT:
-                    await self._pass_on(length)
+            if head.opcode == Opcode.INTERRUPT:
+                self._interrupt(wire.handle(self._view[_BODY:length]))
+            elif answer is None:
+                await self._pass_on(length)
             elif await _watched(self._answer(answer, head, bytes(self._view[_BODY:length])), self._hand_over):
                 self._waiting -= 1
                 if not await self._is_wanted_again():
@@ -167,6 +175,19 @@ class Loop:
     # ── one request ──
 
     async def _answer(self, answer: Answer, head: Header, body: bytes) -> None:
+        if head.opcode not in _LONG_WAITS:
+            await self._reply(answer, head, body)
+            return
+        with trio.CancelScope() as scope:
+            self._waits[head.unique] = scope, head.pid
+            try:
+                await self._reply(answer, head, body)
+            finally:
+                del self._waits[head.unique]
+        if scope.cancelled_caught:
+            self._send(wire.reply_header(head.unique, 0, errno.EINTR))
+
+    async def _reply(self, answer: Answer, head: Header, body: bytes) -> None:
         try:
             reply = await answer(head, body)
         except Exception as error:
@@ -176,6 +197,15 @@ class Loop:
         else:
             if reply is not None:
                 self._send(wire.reply_header(head.unique, len(reply)), reply)
+
+    def _interrupt(self, unique: int) -> None:
+        """Let a request wait no more whose asker is being killed: until it is answered, the kernel keeps the process.
+
+        Other signals are none of ours: a program that handles one would be told EINTR by a read, which few expect of a file.
+        """
+        scope, pid = self._waits.get(unique, (None, 0))
+        if scope is not None and _is_dying(pid):
+            scope.cancel()
 
     def _send(self, *parts: bytes) -> None:
         try:
@@ -215,6 +245,16 @@ class Loop:
         """Pass on what the kernel is to forget, from a thread: it may have to wait for an answer of ours first."""
         async for notification in notifications:
             await trio.to_thread.run_sync(self._send, notification, abandon_on_cancel=True)
+
+
+def _is_dying(thread: int) -> bool:
+    """Whether a thread has a SIGKILL before it: the kernel sends one to each thread of a process that a signal ends."""
+    try:
+        status = Path(f"/proc/{thread}/status").read_text()
+    except OSError:
+        return True
+    pending = [line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(int(mask, 16) & _KILLED for mask in pending)
 
 
 @coroutine

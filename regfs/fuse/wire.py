@@ -127,8 +127,8 @@ def attribute_name(body: bytes) -> bytes:
     return body[8 : body.index(b"\0", 8)]
 
 
-def handle(body: bytes) -> int:
-    """The handle that a RELEASE or RELEASEDIR gives back."""
+def handle(body: bytes | memoryview) -> int:
+    """The handle that a RELEASE or RELEASEDIR gives back; the lookups of a FORGET; the request that an INTERRUPT is about."""
     return int(_LONG.unpack_from(body)[0])
 
 

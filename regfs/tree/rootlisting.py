@@ -25,7 +25,7 @@ _DEVICES: Final = (EntryKind.CHARACTER_DEVICE, EntryKind.BLOCK_DEVICE)
 _TOGETHER: Final = 256
 """Rows made at a time: as many as one reply to the kernel holds."""
 
-_MANY: Final = 1000
+_MANY: Final = 20_000
 """Names in a folder from which on all are told in full: who then asks for each after all would ask too often."""
 
 Describe = Callable[[Node], Attributes]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regfs.cache import download
 from regfs.cache.disk import DiskStore
@@ -167,6 +170,26 @@ def test_what_another_registry_began_is_verified_with_what_this_one_ends(same: b
     run(test)
 
 
+def test_what_another_download_verifies_is_not_taken_for_what_passed_here(disk: DiskStore) -> None:
+    async def test() -> None:
+        stuck, well = of_data(DATA, stop_at=6 * MB), of_data(DATA)
+        async with blobs_of(stuck, disk) as first, blobs_of(well, disk) as second:
+            other = await first.open("team/app", stuck.descriptor)
+            await whole_until(other, 5 * MB, MB)
+            reader = await second.open("team/app", well.descriptor)
+            end = await whole_until(reader, 8 * MB, MB)
+            stuck.go_on.set()
+            await whole(other, MB, 5 * MB)
+            assert other.verified
+            assert not reader.verified
+            assert await whole(reader, MB, end) == DATA[end:]
+            assert reader.verified
+            await reader.aclose()
+            await other.aclose()
+
+    run(test)
+
+
 # ── without a store ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -253,3 +276,18 @@ def test_of_reads_that_are_asked_for_at_once_not_all_of_a_wrong_blob_end_well(
             await reader.aclose()
 
     run(test)
+
+
+# ── what a passage hashes to on its way ──────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.data())
+def test_a_passage_knows_what_it_hashed_to_at_any_place(batch: list[bytes], drawn: st.DataObject) -> None:
+    before, data = b"what came before", b"".join(batch)
+    places = sorted(drawn.draw(st.sets(st.integers(1, len(data)))) if data else [])
+    hashed = hashlib.sha256(before)
+    marks = passing._hash_all(hashed, len(before), batch, [len(before) + place for place in places])
+    assert hashed.hexdigest() == hashlib.sha256(before + data).hexdigest()
+    assert [mark.offset - len(before) for mark in marks] == places
+    for mark in marks:
+        assert mark.hex == hashlib.sha256((before + data)[: mark.offset]).hexdigest()
